@@ -1,0 +1,1 @@
+"""The command that watches and steers factoryd over its socket."""

@@ -1,0 +1,1 @@
+"""The world behind the ports: one outside thing per module, blind to one another."""

@@ -1,0 +1,1 @@
+"""Kinds of agent programs: how a command line is made for each."""

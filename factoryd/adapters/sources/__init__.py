@@ -1,0 +1,1 @@
+"""Where issues come from and where their outcomes are written back."""

@@ -1,0 +1,1 @@
+"""Decides: pure data, rules and tables, without I/O, clock or randomness."""

@@ -1,0 +1,249 @@
+"""What the daemon needs from the world, as Protocols; adapters and fakes sit the same exams."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from factoryd.core.events import Entry, Recorded
+from factoryd.core.model import (
+    Command,
+    Containment,
+    Exit,
+    Issue,
+    Listing,
+    OutcomeNote,
+    ProcessIdentity,
+    RunId,
+    StopPolicy,
+    StopReport,
+    TreePlace,
+    Usage,
+)
+
+
+class Clock(Protocol):
+    """The wall clock."""
+
+    def now(self) -> float:
+        """Return Unix seconds (UTC)."""
+        ...
+
+
+class IssueSource(Protocol):
+    """A place issues come from. Every method may raise `SourceFailed`; the caller retries."""
+
+    @property
+    def name(self) -> str:
+        """Return the name that status and facts know this source by; unique in a daemon."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """Return the `kind` of the configuration (`folder`)."""
+        ...
+
+    async def list_ready(self) -> Listing:
+        """Return every issue that is ready now, each key once, and what could not be read."""
+        ...
+
+    async def wait_change(self) -> None:
+        """Return once a listing may have changed since the newest `list_ready` began."""
+        ...
+
+    async def read(self, issue: Issue) -> Issue | None:
+        """Return the issue as it is now, ready or claimed; None when it is gone."""
+        ...
+
+    async def claim(self, issue: Issue) -> None:
+        """Mark the issue as taken. Claiming again what is claimed already is no error."""
+        ...
+
+    async def write_outcome(self, issue: Issue, note: OutcomeNote) -> None:
+        """Write back how it ended. Writing the same outcome twice is no error."""
+        ...
+
+    async def submit(self, name: str, text: str) -> str:
+        """Put a new issue in and return its key; raise `BadUsage` when the text is not an issue.
+
+        `name` is a hint for the handle, hostile until checked.
+        """
+        ...
+
+
+class Tree(Protocol):
+    """One run's process tree: everything the run started, wherever it re-parented itself.
+
+    Never blocks on the processes in it: they read and write files, not the daemon.
+    """
+
+    @property
+    def place(self) -> TreePlace:
+        """Return where the tree lives."""
+        ...
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        """Return the root process (the shim); None when it was never started or is forgotten."""
+        ...
+
+    async def wait_exit(self) -> Exit:
+        """Return how the root ended, as soon as it has; others of the tree may still run."""
+        ...
+
+    async def terminate(self, policy: StopPolicy) -> None:
+        """Send the stop signal once to every process that may be signalled, return when empty.
+
+        Cancelling ends the wait, which is how a grace ends; no process is proven gone by it.
+        """
+        ...
+
+    async def kill(self, policy: StopPolicy) -> StopReport:
+        """End what is left by force, prove that nothing is, and report on the whole stop.
+
+        Bounded: gives up on processes that the kernel will not let die and says so. When the
+        report says emptied, the leaf is removed and nothing of the tree exists any more.
+        """
+        ...
+
+    def usage(self) -> Usage:
+        """Return what the tree uses now. Blocks for reads of /proc; call it in a thread."""
+        ...
+
+    def close(self) -> None:
+        """Release descriptors; processes are left as they are."""
+        ...
+
+
+class ProcessTrees(Protocol):
+    """Starts trees, takes over running ones and finds those that nobody owns."""
+
+    @property
+    def containment(self) -> Containment:
+        """Return the containment in force."""
+        ...
+
+    def place(self, issue: str, agent: str, run: RunId, directory: str) -> TreePlace:
+        """Return where a run's tree will live; nothing is created."""
+        ...
+
+    async def start(self, place: TreePlace, command: Command) -> Tree:
+        """Start a tree with `command` at its root; raise `CannotStart` and leave nothing behind.
+
+        Standard output and error are appended to `directory/output`; `directory` exists.
+        """
+        ...
+
+    async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
+        """Take over a tree that an earlier daemon started, in whatever state it is.
+
+        A tree that has ended, or never began, is a tree all the same: its exit is known at once
+        (from the status file, or as unknown with the reason) and killing it proves it empty.
+        """
+        ...
+
+    def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
+        """Return the trees that exist below our root and belong to no known run."""
+        ...
+
+    def owns(self, pid: int) -> bool | None:
+        """Say whether a process is inside any agent's tree; None when that cannot be told."""
+        ...
+
+
+class LedgerStore(Protocol):
+    """Keeps facts durably, in order. Blocking: the ledger calls it in a thread, one call at a time."""
+
+    def load(self) -> tuple[bytes | None, Iterable[Recorded]]:
+        """Return the newest snapshot, if any, and the facts after it, oldest first."""
+        ...
+
+    def append(self, entries: Sequence[Entry]) -> list[Recorded]:
+        """Commit all entries in one transaction and return them with their numbers.
+
+        Raise `IllegalFact` when an entry takes a name that is held (nothing is committed), and
+        `LedgerUnavailable` when the disk refuses (nothing is committed).
+        """
+        ...
+
+    def save_snapshot(self, seq: int, body: bytes) -> None:
+        """Keep a snapshot of the state after fact `seq`, and drop older snapshots."""
+        ...
+
+    def read_facts(self, since: int, limit: int, issue: str | None) -> list[Recorded]:
+        """Return up to `limit` facts numbered above `since`, oldest first."""
+        ...
+
+    def forget(self, issues: Sequence[str]) -> None:
+        """Drop the facts of issues whose retention has ended."""
+        ...
+
+    def close(self) -> None:
+        """Close the database; what was committed stays."""
+        ...
+
+
+class Workspaces(Protocol):
+    """Makes and keeps the directories agents work in."""
+
+    async def prepare(self, issue: Issue, repo: str) -> str:
+        """Return the absolute path of the issue's workspace, made now or kept from before.
+
+        Raise `WorkspaceFailed` with the reason when it cannot be made.
+        """
+        ...
+
+    async def release(self, issue: Issue, repo: str) -> str | None:
+        """Remove the workspace if nothing would be lost; else keep it and return why."""
+        ...
+
+
+class OutputSink(Protocol):
+    """Where an agent's output lines go besides their file."""
+
+    def line(self, place: TreePlace, offset: int, text: str) -> None:
+        """Take one line; must not block and must not raise. `offset` is its place in the file."""
+        ...
+
+
+class OutputFollower(Protocol):
+    """Reads what runs write, as they write it, and keeps their files within bounds."""
+
+    async def follow(self, place: TreePlace, offset: int, progress: "Progress") -> None:
+        """Read from `offset` until cancelled, line by line, reporting each read to `progress`."""
+        ...
+
+    async def drain(self, place: TreePlace, progress: "Progress") -> None:
+        """Read the rest, after the last writer is gone."""
+        ...
+
+
+class Progress(Protocol):
+    """Hears how far a run's output has been read."""
+
+    @property
+    def offset(self) -> int:
+        """Return the position up to which lines have been passed on."""
+        ...
+
+    def advance(self, offset: int) -> None:
+        """Note that everything before `offset` has been passed on."""
+        ...
+
+
+class Notifier(Protocol):
+    """The service manager above us."""
+
+    def ready(self) -> None:
+        """Say that the daemon serves."""
+        ...
+
+    def status(self, text: str) -> None:
+        """Show one human line."""
+        ...
+
+    def stopping(self) -> None:
+        """Say that the daemon has begun to stop."""
+        ...
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        ...
