@@ -28,8 +28,6 @@ class AttemptResult(StrEnum):
     FAILED = "failed"
     DEFERRED = "deferred"
     """Not now (exit 75): it does not count, the issue cools down."""
-    INTERRUPTED = "interrupted"
-    """The daemon stopped: it does not count, the next daemon goes on."""
     CANCELLED = "cancelled"
 
 

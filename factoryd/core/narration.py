@@ -1,0 +1,96 @@
+"""How a fact reads in the journal: its message id, its weight and its sentence."""
+
+import uuid
+from enum import StrEnum
+
+from factoryd.core.events import (
+    AnyFact,
+    AttemptEnded,
+    AttemptResult,
+    AttemptStarted,
+    DaemonStarted,
+    DaemonStopped,
+    Fact,
+    HandoffCleared,
+    HandoffMade,
+    IssueCancelled,
+    IssueClaimed,
+    IssueDone,
+    IssueEscalated,
+    IssueLeftReady,
+    IssueParked,
+    IssueReopened,
+    IssueStopping,
+    OutcomeWritten,
+    RunEmptied,
+    RunExited,
+    RunResult,
+    RunStarted,
+    RunStarting,
+    StageStarted,
+    kind_of,
+)
+
+_NAMESPACE = uuid.UUID("5c9a1d4e-38f2-4b7e-9d57-0a7f5c2e61b3")
+
+
+class Weight(StrEnum):
+    """How much a fact matters to a reader of the journal."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def message_id(kind: type[Fact]) -> str:
+    """Return the MESSAGE_ID of a kind of fact: 32 hex digits, the same for ever (sd-id128(3))."""
+    return uuid.uuid5(_NAMESPACE, kind_of(kind)).hex
+
+
+def weight(fact: AnyFact) -> Weight:
+    """Return how much a fact matters."""
+    match fact:
+        case HandoffMade():
+            return Weight.ERROR
+        case IssueEscalated() | IssueParked():
+            return Weight.WARNING
+        case AttemptEnded(result=AttemptResult.FAILED):
+            return Weight.WARNING
+        case RunEmptied(result=RunResult.CRASHED | RunResult.STALLED | RunResult.LOST):
+            return Weight.WARNING
+        case IssueLeftReady() | OutcomeWritten() | RunStarting() | StageStarted():
+            return Weight.DEBUG
+        case _:
+            return Weight.INFO
+
+
+SENTENCES: dict[type[Fact], str] = {
+    DaemonStarted: "started: factoryd {f.version}, pid {f.pid}",
+    DaemonStopped: "stopped, clean: {f.clean}",
+    IssueClaimed: "{f.issue}: claimed: {f.work.title}",
+    IssueEscalated: "{f.issue}: escalated{because}",
+    IssueLeftReady: "{f.issue}: left ready in its source",
+    IssueReopened: "{f.issue}: reopened{because}",
+    AttemptStarted: "{f.issue}: attempt {f.attempt} started",
+    StageStarted: "{f.issue}: round {f.round}, stage {f.stage} started",
+    RunStarting: "{f.issue}: starting {f.agent}: run {f.run}",
+    RunStarted: "{f.issue}: running: run {f.run}, pid {f.identity.pid}",
+    RunExited: "{f.issue}: exited with {f.exit.status}: run {f.run}",
+    RunEmptied: "{f.issue}: {f.result} and emptied: run {f.run}{because}",
+    HandoffMade: "{f.issue}: leaked: run {f.run} could not be emptied{because}",
+    HandoffCleared: "{f.issue}: reaped: run {f.run} is proven empty",
+    AttemptEnded: "{f.issue}: attempt {f.attempt} {f.result}{because}",
+    IssueStopping: "{f.issue}: stopping{because}",
+    IssueDone: "{f.issue}: done",
+    IssueParked: "{f.issue}: parked{because}",
+    IssueCancelled: "{f.issue}: cancelled{because}",
+    OutcomeWritten: "{f.issue}: outcome {f.outcome} written back",
+}
+"""What each kind of fact says, outcome first; `because` is its reason, if it has one."""
+
+
+def sentence(fact: AnyFact) -> str:
+    """Return a fact as one line for a person."""
+    reason = getattr(fact, "reason", None)
+    return SENTENCES[type(fact)].format(f=fact, because=f": {reason}" if reason else "")

@@ -1,0 +1,311 @@
+"""The picture of everything, as a pure fold over facts.
+
+A `Draft` checks and folds facts over a `Registry` without touching it, so that facts are checked
+before they are committed and applied only after.
+"""
+
+from collections import ChainMap
+from collections.abc import Iterable
+from copy import copy
+
+import msgspec
+from msgspec.structs import replace
+
+from factoryd.core.errors import IllegalFact
+from factoryd.core.events import (
+    AnyFact,
+    AttemptEnded,
+    AttemptResult,
+    AttemptStarted,
+    DaemonStarted,
+    DaemonStopped,
+    Entry,
+    HandoffCleared,
+    HandoffMade,
+    IssueCancelled,
+    IssueClaimed,
+    IssueDone,
+    IssueEscalated,
+    IssueLeftReady,
+    IssueParked,
+    IssueReopened,
+    IssueStopping,
+    OutcomeWritten,
+    Recorded,
+    RunEmptied,
+    RunExited,
+    RunResult,
+    RunStarted,
+    RunStarting,
+    StageStarted,
+)
+from factoryd.core.lifecycle import next_state
+from factoryd.core.model import AgentState, RunId
+from factoryd.core.records import (
+    Counters,
+    HandoffRecord,
+    IssueRecord,
+    RunRecord,
+    Snapshot,
+    same_issue,
+)
+
+
+class Registry:
+    """The state of all issues, handoffs and counters after the last committed fact."""
+
+    def __init__(self) -> None:
+        self.issues: dict[str, IssueRecord] = {}
+        self.handoffs: dict[str, HandoffRecord] = {}
+        self.counters = Counters()
+        self.seq = 0
+
+    @classmethod
+    def replay(cls, snapshot: bytes | None, facts: Iterable[Recorded]) -> "Registry":
+        """Rebuild the state from the newest snapshot and the facts after it."""
+        registry = cls()
+        if snapshot is not None:
+            stored = msgspec.json.decode(snapshot, type=Snapshot)
+            registry.issues = stored.issues
+            registry.handoffs = stored.handoffs
+            registry.counters = stored.counters
+        for recorded in facts:
+            draft = Draft(registry)
+            draft.add(recorded.fact, recorded.at)
+            registry.accept(draft, recorded.seq)
+        return registry
+
+    def snapshot(self) -> bytes:
+        """Return the state in the form `replay` takes."""
+        return msgspec.json.encode(
+            Snapshot(issues=self.issues, handoffs=self.handoffs, counters=self.counters)
+        )
+
+    def issue(self, key: str) -> IssueRecord | None:
+        """Return what is known of an issue, by any spelling of its key."""
+        return self.issues.get(same_issue(key))
+
+    def accept(self, draft: "Draft", seq: int) -> None:
+        """Make a draft's state this one's, its facts being committed up to number `seq`."""
+        self.issues.update(draft.issues.maps[0])
+        for run, handoff in draft.handoffs.maps[0].items():
+            if handoff is None:
+                self.handoffs.pop(run, None)
+            else:
+                self.handoffs[run] = handoff
+        self.counters = draft.counters
+        self.seq = seq
+
+    def forget(self, key: str) -> None:
+        """Drop a finished issue whose retention has ended."""
+        self.issues.pop(same_issue(key), None)
+
+
+class Draft:
+    """A registry with facts not yet committed laid over it."""
+
+    def __init__(self, base: Registry) -> None:
+        self.issues: ChainMap[str, IssueRecord] = ChainMap({}, base.issues)
+        handoffs: dict[str, HandoffRecord | None] = dict(base.handoffs)
+        self.handoffs: ChainMap[str, HandoffRecord | None] = ChainMap({}, handoffs)
+        self.counters = base.counters
+
+    def fork(self) -> "Draft":
+        """Return a draft over this one, which is worth keeping only if all its facts are legal."""
+        other = copy(self)
+        other.issues = self.issues.copy()
+        other.handoffs = self.handoffs.copy()
+        return other
+
+    def add(self, fact: AnyFact, at: float) -> Entry:
+        """Check a fact against the state and fold it in; raise `IllegalFact` and change nothing.
+
+        Returns the fact as the store takes it: with the names it takes and frees.
+        """
+        match fact:
+            case DaemonStarted() | DaemonStopped():
+                return Entry(at=at, fact=fact)
+            case IssueClaimed() | IssueEscalated():
+                return self._open(fact, at)
+            case _:
+                return self._change(fact, at)
+
+    def _open(self, fact: IssueClaimed | IssueEscalated, at: float) -> Entry:
+        old = self.issues.get(same_issue(fact.issue))
+        state = next_state(old.state if old else None, fact)
+        claimed = isinstance(fact, IssueClaimed)
+        self._put(
+            IssueRecord(
+                issue=fact.work,
+                state=state,
+                since=at,
+                repo=fact.repo if isinstance(fact, IssueClaimed) else "",
+                recipe=fact.recipe if isinstance(fact, IssueClaimed) else "",
+                reason=None if isinstance(fact, IssueClaimed) else fact.reason,
+            )
+        )
+        if claimed:
+            self._count(dispatched=1)
+        return Entry(at=at, fact=fact)
+
+    def _change(self, fact: AnyFact, at: float) -> Entry:
+        old = self.issues.get(same_issue(fact.issue))
+        if old is None:
+            raise IllegalFact(f"{fact.issue}: no such issue in the ledger")
+        state = next_state(old.state, fact)
+        since = at if state is not old.state else old.since
+        record = replace(old, state=state, since=since)
+        entry = Entry(at=at, fact=fact)
+        match fact:
+            case AttemptStarted():
+                record = self._begin_attempt(record, fact, at)
+                entry = replace(entry, takes=f"attempt:{same_issue(fact.issue)}")
+            case AttemptEnded():
+                record = self._end_attempt(record, fact)
+                entry = replace(entry, frees=f"attempt:{same_issue(fact.issue)}")
+            case RunStarting():
+                record = self._begin_run(record, fact, at)
+                entry = replace(entry, takes=f"agent:{fact.agent}")
+            case RunStarted() | RunExited() | RunEmptied() | HandoffMade():
+                run = self._move_run(self._live_run(record, fact.run), fact, at)
+                record = self._sum_up(replace(record, runs={**record.runs, run.agent: run}), fact)
+                if isinstance(fact, RunEmptied):
+                    entry = replace(entry, frees=f"agent:{run.agent}")
+            case HandoffCleared():
+                entry = replace(entry, frees=self._clear_handoff(fact))
+            case _:
+                record = self._turn(record, fact)
+        self._put(record)
+        return entry
+
+    def _turn(self, record: IssueRecord, fact: AnyFact) -> IssueRecord:
+        match fact:
+            case IssueLeftReady():
+                return replace(record, left_ready=True)
+            case IssueReopened():
+                return IssueRecord(
+                    issue=record.issue, state=record.state, since=record.since, reason=fact.reason
+                )
+            case StageStarted():
+                return replace(record, round=fact.round, stage=fact.stage)
+            case OutcomeWritten():
+                return replace(record, written=True)
+            case IssueStopping():
+                return replace(record, reason=fact.reason, not_before=None)
+            case IssueDone() | IssueParked() | IssueCancelled():
+                if record.live_runs or record.attempt_open:
+                    raise IllegalFact(f"{fact.issue}: its attempt has not ended")
+                done = isinstance(fact, IssueDone)
+                self._count(done=int(done), parked=int(isinstance(fact, IssueParked)))
+                reason = None if isinstance(fact, IssueDone) else fact.reason
+                return replace(record, reason=reason, not_before=None)
+            case _:
+                raise AssertionError(fact)
+
+    def _begin_attempt(self, record: IssueRecord, fact: AttemptStarted, at: float) -> IssueRecord:
+        if record.attempt_open or fact.attempt != record.attempts_used + 1:
+            raise IllegalFact(f"{fact.issue}: attempt {fact.attempt} is not the next one")
+        return replace(
+            record,
+            attempt=fact.attempt,
+            attempt_open=True,
+            attempt_since=at,
+            round=1,
+            stage=0,
+            runs={},
+            not_before=None,
+            reason=None,
+        )
+
+    def _end_attempt(self, record: IssueRecord, fact: AttemptEnded) -> IssueRecord:
+        if not record.attempt_open or fact.attempt != record.attempt:
+            raise IllegalFact(f"{fact.issue}: attempt {fact.attempt} is not the one running")
+        if record.live_runs:
+            raise IllegalFact(f"{fact.issue}: attempt {fact.attempt} still has live runs")
+        deferred = fact.result is AttemptResult.DEFERRED
+        self._count(failed=int(fact.result is AttemptResult.FAILED))
+        return replace(
+            record,
+            attempt_open=False,
+            attempts_used=record.attempts_used + (not deferred),
+            deferrals=record.deferrals + deferred,
+            not_before=fact.not_before,
+            reason=fact.reason,
+        )
+
+    def _begin_run(self, record: IssueRecord, fact: RunStarting, at: float) -> IssueRecord:
+        before = record.runs.get(fact.agent)
+        if not record.attempt_open or (before is not None and before.live):
+            raise IllegalFact(f"{fact.issue}: {fact.agent} has a live run already")
+        self._count(resumed=int(fact.resumes > 0))
+        run = RunRecord(
+            run=fact.run,
+            agent=fact.agent,
+            role=fact.role,
+            place=fact.place,
+            resumes=fact.resumes,
+            round=record.round,
+            stage=record.stage,
+            session=fact.session,
+            since=at,
+        )
+        return replace(record, runs={**record.runs, fact.agent: run})
+
+    def _live_run(self, record: IssueRecord, run_id: RunId) -> RunRecord:
+        for run in record.live_runs:
+            if run.run == run_id:
+                return run
+        raise IllegalFact(f"{record.issue.key}: run {run_id} is not live")
+
+    def _move_run(
+        self, run: RunRecord, fact: RunStarted | RunExited | RunEmptied | HandoffMade, at: float
+    ) -> RunRecord:
+        match fact:
+            case RunStarted():
+                return replace(run, state=AgentState.RUNNING, identity=fact.identity, since=at)
+            case RunExited():
+                return replace(run, state=AgentState.EXITED, exit=fact.exit)
+            case RunEmptied():
+                good = fact.result in {RunResult.SUCCEEDED, RunResult.CHANGES}
+                return replace(
+                    run,
+                    state=AgentState.SUCCEEDED if good else AgentState.FAILED,
+                    result=fact.result,
+                    reason=fact.reason,
+                    report=fact.report,
+                    receipt=fact.receipt,
+                )
+            case HandoffMade():
+                self.handoffs[fact.run] = HandoffRecord(
+                    place=run.place, identity=run.identity, reason=fact.reason, since=at
+                )
+                return replace(
+                    run,
+                    state=AgentState.LEAKED,
+                    result=fact.result,
+                    reason=fact.reason,
+                    report=fact.report,
+                )
+
+    def _sum_up(self, record: IssueRecord, fact: AnyFact) -> IssueRecord:
+        if not isinstance(fact, RunEmptied):
+            return record
+        peak = max(record.peak_processes, fact.receipt.peak_processes or 0)
+        cpu_s = record.cpu_s + (fact.receipt.cpu_s or 0.0)
+        return replace(record, cpu_s=cpu_s, peak_processes=peak)
+
+    def _clear_handoff(self, fact: HandoffCleared) -> str:
+        handoff = self.handoffs.get(fact.run)
+        if handoff is None:
+            raise IllegalFact(f"{fact.issue}: run {fact.run} is not handed off")
+        self.handoffs[fact.run] = None
+        self._count(reaped=1)
+        return f"agent:{handoff.place.agent}"
+
+    def _count(self, **more: int) -> None:
+        if any(more.values()):
+            raised = {name: getattr(self.counters, name) + n for name, n in more.items()}
+            self.counters = replace(self.counters, **raised)
+
+    def _put(self, record: IssueRecord) -> None:
+        self.issues[same_issue(record.issue.key)] = record
