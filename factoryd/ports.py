@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from factoryd.core.assignment import Assignment
 from factoryd.core.events import Entry, Recorded
+from factoryd.core.heartbeat import Heartbeat
 from factoryd.core.model import (
     Command,
     Containment,
@@ -25,6 +27,10 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return Unix seconds (UTC)."""
+        ...
+
+    def boottime(self) -> float:
+        """Return seconds since the machine started, sleep included (CLOCK_BOOTTIME)."""
         ...
 
 
@@ -172,12 +178,20 @@ class LedgerStore(Protocol):
         """Return up to `limit` facts numbered above `since`, oldest first."""
         ...
 
-    def forget(self, issues: Sequence[str]) -> None:
-        """Drop the facts of issues whose retention has ended."""
+    def forget(self, issues: Sequence[str], up_to: int, daemon_before: float) -> None:
+        """Drop facts up to number `up_to`: of these issues, and of daemons before a moment."""
         ...
 
     def close(self) -> None:
         """Close the database; what was committed stays."""
+        ...
+
+
+class AgentKind(Protocol):
+    """Knows one kind of agent program: how it is called."""
+
+    def command(self, work: Assignment, run: RunId, session: str | None) -> Command:
+        """Return the complete command of one run; `session` is what to resume, if anything."""
         ...
 
 
@@ -193,6 +207,55 @@ class Workspaces(Protocol):
 
     async def release(self, issue: Issue, repo: str) -> str | None:
         """Remove the workspace if nothing would be lost; else keep it and return why."""
+        ...
+
+
+class Desk(Protocol):
+    """The files of issues and runs in the state directory. Blocking: call it in a thread."""
+
+    def make_run_directory(self, key: str, run: RunId) -> str:
+        """Return the absolute path of a new, private directory for a run's files."""
+        ...
+
+    def write_issue(self, issue: Issue) -> str:
+        """Write the issue's text for its agents and return the absolute path."""
+        ...
+
+    def write_feedback(self, key: str, text: str) -> None:
+        """Keep what a reviewer said for the next round."""
+        ...
+
+    def feedback_path(self, key: str) -> str:
+        """Return where `write_feedback` keeps it."""
+        ...
+
+    def note_followed(self, place: TreePlace, offset: int) -> None:
+        """Remember how far a run's output has been passed on."""
+        ...
+
+    def read_followed(self, place: TreePlace) -> int:
+        """Return what `note_followed` noted last; 0 when nothing was."""
+        ...
+
+    def read_tail(self, place: TreePlace, lines: int) -> list[tuple[int, str]]:
+        """Return the last lines of a run's output, each with the offset where it ends."""
+        ...
+
+    def read_from(
+        self, place: TreePlace, offset: int, *, to_the_end: bool
+    ) -> list[tuple[int, str]]:
+        """Return the next whole lines of a run's output from `offset` on, a bounded part of them.
+
+        With `to_the_end`, also a last line that nothing ends.
+        """
+        ...
+
+    def find_run(self, key: str, run: RunId) -> TreePlace | None:
+        """Return where a run of an issue keeps its files; None when there is no such run."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """Remove an issue's files and those of its runs."""
         ...
 
 
@@ -226,6 +289,27 @@ class Progress(Protocol):
 
     def advance(self, offset: int) -> None:
         """Note that everything before `offset` has been passed on."""
+        ...
+
+
+class Accounts(Protocol):
+    """The machine's users and groups."""
+
+    @property
+    def own_uid(self) -> int:
+        """Return the daemon's own user id."""
+        ...
+
+    def look_up(self, uid: int) -> tuple[str | None, frozenset[str]]:
+        """Return a user's name, if it has one, and its groups' names. Blocking."""
+        ...
+
+
+class HeartbeatFile(Protocol):
+    """Where the daemon's sign of life is kept for others to read."""
+
+    def write(self, beat: Heartbeat) -> None:
+        """Replace the heartbeat atomically. Blocking; raises `OSError`."""
         ...
 
 

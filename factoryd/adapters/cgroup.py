@@ -1,0 +1,301 @@
+"""Control groups (version 2): where ours may live, and what one leaf can be asked."""
+
+import contextlib
+import errno
+import math
+import os
+import select
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import trio
+
+from factoryd.adapters.proc import Stat, read, read_stats
+from factoryd.adapters.usage import measure
+from factoryd.core.model import Data, Usage
+
+_GONE = (errno.ENOENT, errno.ENODEV)
+_NO_WAIT_ALONE_S = (0.001, 0.002, 0.004, 0.008, 0.016, math.inf)
+"""The kernel holds back a second notice within 10 ms, so the first looks do not wait for one."""
+
+
+class Unavailable(Data, frozen=True, kw_only=True):
+    """Why no cgroups can be made here."""
+
+    reason: str
+
+
+class Mount(Data, frozen=True, kw_only=True):
+    """Where the cgroup2 hierarchy shows in the file system, and which part of it does."""
+
+    point: str
+    root: str
+
+    def path_of(self, cgroup: str) -> str | None:
+        """Return the directory of a cgroup named as in `/proc/PID/cgroup`; None if not shown."""
+        inside = cgroup.removeprefix(self.root.rstrip("/"))
+        if not cgroup.startswith(self.root) or inside.startswith("/.."):
+            return None
+        return (self.point + inside).rstrip("/")
+
+
+def parse_mount(mountinfo: str, own: str) -> Mount | None:
+    """Return the cgroup2 mount that shows the cgroup `own`, from `/proc/self/mountinfo`."""
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        if right.split(" ", 1)[0] != "cgroup2":
+            continue
+        root, point = (_unescape(field) for field in left.split(" ")[3:5])
+        mount = Mount(point=point, root=root)
+        if mount.path_of(own) is not None:
+            return mount
+    return None
+
+
+def _unescape(field: str) -> str:
+    """Undo mountinfo's octal escapes (space, tab, newline, backslash)."""
+    for code, char in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
+        field = field.replace("\\" + code, char)
+    return field
+
+
+def parse_own(text: str) -> str | None:
+    """Return the cgroup2 entry of `/proc/PID/cgroup`."""
+    for line in text.splitlines():
+        if line.startswith("0::"):
+            return line[3:]
+    return None
+
+
+@cache
+def _mount() -> Mount | None:
+    own = parse_own(Path("/proc/self/cgroup").read_text())
+    return parse_mount(Path("/proc/self/mountinfo").read_text(), own) if own else None
+
+
+def cgroup_of(pid: int) -> str | None:
+    """Return the directory of the cgroup a process is in; None when it is gone or not shown."""
+    mount, text = _mount(), read(pid, "cgroup")
+    own = parse_own(os.fsdecode(text)) if text else None
+    return mount.path_of(own) if mount and own else None
+
+
+def prepare_root(name: str) -> Path | Unavailable:
+    """Return the directory that holds the daemon's leaves in `agents/`, made if it was missing.
+
+    A cgroup that is all ours, as a service's is, becomes the root, with the daemon itself in
+    `daemon/`. In any other the root is `factoryd-<name>` below it and the daemon stays where it
+    is. The same daemon finds the same root at its next start.
+    """
+    mount, here = _mount(), cgroup_of(os.getpid())
+    if mount is None or here is None:
+        return Unavailable(reason="no cgroup2 file system is mounted")
+    own = Path(here)
+    try:
+        alone = own != Path(mount.point) and _is_alone(own)
+        root = choose_root(own, name, alone=alone)
+        (root / "agents").mkdir(parents=True, exist_ok=True)
+        if not (root / "agents" / "cgroup.kill").exists():
+            return Unavailable(reason="the kernel has no cgroup.kill; Linux 5.14 or later has")
+        if not os.access(own / "cgroup.procs", os.W_OK):
+            return Unavailable(reason=f"{own} is not delegated to this user")
+        if alone and root == own:
+            (own / "daemon").mkdir(exist_ok=True)
+            (own / "daemon" / "cgroup.procs").write_text("0")
+    except OSError as error:
+        return Unavailable(reason=f"{error.filename or own}: {error.strerror}")
+    return root
+
+
+def _is_alone(own: Path) -> bool:
+    return (own / "cgroup.procs").read_text().split() == [str(os.getpid())]
+
+
+def choose_root(own: Path, name: str, *, alone: bool) -> Path:
+    """Return where our leaves go, for a daemon that is in `own`; see `prepare_root`."""
+    beside = own / f"factoryd-{name}"
+    if (beside / "agents").is_dir():
+        return beside
+    if own.name == "daemon" and os.access(own.parent, os.W_OK):
+        return own.parent
+    if alone or (own / "agents").is_dir():
+        return own
+    return beside
+
+
+def leaf_path(root: Path, issue: str, run: str) -> Path:
+    """Return where a run's leaf is; any key gives one name that no interface file has."""
+    return root / "agents" / quote(issue, safe="").replace(".", "%2E") / run
+
+
+def list_leaves(root: Path) -> list[tuple[str, str, Path]]:
+    """Return issue, run and path of every leaf."""
+    return [
+        (unquote(issue.name), leaf.name, leaf)
+        for issue in _list_directories(root / "agents")
+        for leaf in _list_directories(issue)
+    ]
+
+
+class Leaf:
+    """One run's cgroup, whatever sub-groups its agent makes in it included."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._prefix = f"{path}/"
+
+    @property
+    def procs(self) -> Path:
+        """Return the file that moves whoever writes 0 to it into the leaf."""
+        return self._path / "cgroup.procs"
+
+    def create(self) -> None:
+        """Make the leaf; raise `FileExistsError` when there is one."""
+        while True:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # A sibling's `remove` may take the parent away between the two.
+            with contextlib.suppress(FileNotFoundError):
+                self._path.mkdir()
+                return
+
+    def list_pids(self) -> list[int]:
+        """Return the processes in it, zombies not among them; none when it does not exist."""
+        pids: list[int] = []
+        for directory in self._list_all():
+            try:
+                text = (directory / "cgroup.procs").read_text()
+            except OSError as error:
+                # A threaded group's processes are listed by the domain above it.
+                if error.errno in (*_GONE, errno.EOPNOTSUPP):
+                    continue
+                raise
+            pids.extend(map(int, text.split()))
+        return [pid for pid in pids if pid != 0]  # 0: of a pid namespace we cannot see into
+
+    def holds(self, pid: int) -> bool:
+        """Say whether the process with this pid is inside."""
+        path = cgroup_of(pid)
+        return path is not None and f"{path}/".startswith(self._prefix)
+
+    def is_populated(self) -> bool:
+        """Say whether anything is alive in it."""
+        try:
+            return "populated 1" in (self._path / "cgroup.events").read_text()
+        except OSError as error:
+            if error.errno in _GONE:
+                return False
+            raise
+
+    async def wait_empty(self) -> None:
+        """Return once nothing is alive in it: the kernel says so, nothing is polled for long."""
+        await trio.lowlevel.checkpoint()
+        try:
+            with (
+                (self._path / "cgroup.events").open("rb", buffering=0) as events,
+                select.epoll() as poll,
+            ):
+                # trio waits for readable files; an epoll is readable when what is in it is ready.
+                poll.register(events, select.EPOLLPRI)
+                looks = iter(_NO_WAIT_ALONE_S)
+                bound_s = next(looks)
+                while b"populated 1" in os.pread(events.fileno(), 4096, 0):
+                    with trio.move_on_after(bound_s):
+                        await trio.lowlevel.wait_readable(poll.fileno())
+                    bound_s = next(looks, math.inf)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+
+    def kill(self) -> None:
+        """Have the kernel kill everything in it, also what is being forked right now."""
+        self._write("cgroup.kill", "1")
+
+    def thaw(self) -> None:
+        """Let a frozen leaf run again."""
+        self._write("cgroup.freeze", "0")
+
+    def _write(self, name: str, text: str) -> None:
+        try:
+            (self._path / name).write_text(text)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+
+    def read_cpu_s(self) -> float | None:
+        """Return the CPU time of all that ever ran in it; None when it does not exist."""
+        try:
+            text = (self._path / "cpu.stat").read_text()
+        except OSError:
+            return None
+        fields = dict(line.split() for line in text.splitlines())
+        return int(fields["usage_usec"]) / 1e6
+
+    def remove(self) -> None:
+        """Remove it and, with its last leaf, the issue's directory.
+
+        Raise `OSError` (busy) when something is alive in it.
+        """
+        for directory in reversed(self._list_all()):
+            with contextlib.suppress(FileNotFoundError):
+                directory.rmdir()
+        with contextlib.suppress(OSError):
+            self._path.parent.rmdir()
+
+    def _list_all(self) -> list[Path]:
+        """Return the leaf and its sub-groups, parents first."""
+        found = [self._path]
+        for directory in found:  # grows while it is walked
+            found.extend(_list_directories(directory))
+        return found
+
+
+def _list_directories(path: Path) -> list[Path]:
+    try:
+        with os.scandir(path) as entries:
+            return [path / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        if error.errno in _GONE:
+            return []
+        raise
+
+
+class LeafGroup:
+    """A leaf as the group of one tree. See `run_tree.Group`."""
+
+    def __init__(self, leaf: Leaf) -> None:
+        self._leaf = leaf
+
+    def list_members(self) -> dict[int, Stat]:
+        """Return every process in the leaf."""
+        return read_stats(self._leaf.list_pids())
+
+    def holds(self, pid: int) -> bool:
+        """Say whether the process is in the leaf right now."""
+        return self._leaf.holds(pid)
+
+    def thaw(self) -> None:
+        """Let a frozen leaf run again."""
+        self._leaf.thaw()
+
+    def kill(self) -> bool:
+        """Have the kernel kill all of it; False when it refuses."""
+        try:
+            self._leaf.kill()
+        except OSError:
+            return False
+        return True
+
+    async def wait_empty(self) -> None:
+        """Return once the kernel says that nothing is alive in it."""
+        await self._leaf.wait_empty()
+
+    def remove(self) -> float | None:
+        """Remove the leaf and return the CPU seconds of all that ever ran in it."""
+        cpu_s = self._leaf.read_cpu_s()
+        self._leaf.remove()
+        return cpu_s
+
+    def measure(self) -> Usage:
+        """Return what its processes use; the CPU time is exact, ended ones included."""
+        return measure(self.list_members(), self._leaf.read_cpu_s())

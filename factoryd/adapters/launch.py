@@ -1,0 +1,168 @@
+"""How a run's first process comes to be: the checks, the files, the shim; and how it ended."""
+
+import os
+import re
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+import trio
+
+from factoryd.core.errors import CannotStart
+from factoryd.core.model import Command, Data, Exit, TreePlace
+
+SHIM = Path(__file__).parent.parent / "libexec" / "agent-shim"
+"""Run through /bin/sh by name, as an installation may drop the execute bit."""
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NO_PROGRAM = "no such program"
+_NOT_EXECUTABLE = "not executable"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class _Status(Data, frozen=True, kw_only=True):
+    """What the shim leaves behind."""
+
+    status: int
+    reason: str | None = None
+
+
+class _Files(Data, frozen=True, kw_only=True):
+    """The descriptors a run starts with."""
+
+    stdin: int
+    output: int
+
+
+def resolve_program(command: Command) -> str:
+    """Return the path of the command's program, or raise `CannotStart` saying what is wrong.
+
+    A name with a slash is relative to the command's cwd, any other is looked up in its PATH. The
+    answer always has a slash in it, so that no shell takes it for one of its own commands.
+    """
+    if not command.argv or not command.argv[0]:
+        raise CannotStart("the agent's command is empty")
+    program = command.argv[0]
+    if fault := _fault_of_call(command) or _fault_of_place(Path(command.cwd)):
+        raise CannotStart(f"{program}: {fault}")
+    if "/" in program:
+        if fault := _fault_of_program(Path(command.cwd, program)):
+            raise CannotStart(f"{program}: {fault}")
+        return program
+    faults: list[str] = []
+    for directory in command.env.get("PATH", _DEFAULT_PATH).split(":"):
+        path = Path(command.cwd, directory, program)
+        fault = _fault_of_program(path)
+        if fault is None:
+            return str(path)
+        faults.append(fault)
+    fault = _NOT_EXECUTABLE if _NOT_EXECUTABLE in faults else _NO_PROGRAM
+    raise CannotStart(f"{program}: {fault} in the agent's PATH")
+
+
+def _fault_of_call(command: Command) -> str | None:
+    """Say what of the call cannot be passed on to a program."""
+    if any("\0" in text for text in (*command.argv, *command.env, *command.env.values())):
+        return "its command or environment has a NUL character in it"
+    for name in command.env:
+        if not _VARIABLE.fullmatch(name):
+            return f"the environment variable {name!r} cannot pass through a shell"
+    if command.user is not None:
+        return f"running as another user ({command.user}) is not supported"
+    return None
+
+
+def _fault_of_place(cwd: Path) -> str | None:
+    """Say why no program can work in this directory."""
+    return None if cwd.is_dir() else f"its working directory {cwd} does not exist"
+
+
+def _fault_of_program(path: Path) -> str | None:
+    """Say why this file cannot be executed."""
+    try:
+        if not path.exists():
+            return _NO_PROGRAM
+        if path.is_dir():
+            return "a directory, not a program"
+    except OSError as error:
+        return error.strerror or "cannot be looked at"
+    return None if os.access(path, os.X_OK) else _NOT_EXECUTABLE
+
+
+def status_file(place: TreePlace) -> Path:
+    """Return where the shim leaves the exit status."""
+    return Path(place.directory) / "status"
+
+
+def read_status(place: TreePlace) -> Exit | None:
+    """Return the exit status the shim left; None when there is none."""
+    if not place.directory:
+        return None
+    try:
+        left = msgspec.json.decode(status_file(place).read_bytes(), type=_Status)
+    except OSError:
+        return None
+    except msgspec.DecodeError as error:
+        return Exit(status=None, reason=f"{status_file(place)}: {error}")
+    return Exit(status=left.status, reason=left.reason)
+
+
+async def launch(
+    place: TreePlace,
+    command: Command,
+    options: tuple[str, ...],
+    contain: Callable[[], None] = lambda: None,
+) -> trio.Process:
+    """Start the shim with the command; raise `CannotStart`, and then nothing has been started.
+
+    `contain` is called last before the start, in a thread; undoing it is the caller's part.
+    """
+    with ExitStack() as stack:
+
+        def prepare() -> tuple[str, _Files]:
+            program = resolve_program(command)
+            files = stack.enter_context(_open_files(place, command))
+            contain()
+            return program, files
+
+        try:
+            program, files = await trio.to_thread.run_sync(prepare)
+            return await trio.lowlevel.open_process(
+                shim_argv(place, (program, *command.argv[1:]), options),
+                stdin=files.stdin,
+                stdout=files.output,
+                stderr=files.output,
+                env=command.env,
+                cwd=command.cwd,
+                start_new_session=True,
+            )
+        except OSError as error:
+            where = f" {error.filename}" if error.filename else ""
+            raise CannotStart(f"{command.argv[0]}:{where} {error.strerror}") from error
+
+
+@contextmanager
+def _open_files(place: TreePlace, command: Command) -> Generator[_Files]:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    with ExitStack() as stack:
+        output = os.open(Path(place.directory) / "output", flags, 0o600)
+        stack.callback(os.close, output)
+        stdin = os.open(command.stdin or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, stdin)
+        yield _Files(stdin=stdin, output=output)
+
+
+def shim_argv(place: TreePlace, argv: tuple[str, ...], options: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the command line of the shim, which is what people see in `ps`."""
+    names = ("--agent-name", place.agent, "--run", place.run)
+    status = ("--status", str(status_file(place)))
+    return ("/bin/sh", str(SHIM), *names, *options, *status, "--", *argv)
+
+
+def parse_shim(argv: tuple[str, ...]) -> dict[str, str] | None:
+    """Return the options of a shim's command line; None when it is not a shim's."""
+    if len(argv) < 2 or Path(argv[1]).name != SHIM.name or "--" not in argv:
+        return None
+    words = argv[2 : argv.index("--")]
+    return dict(zip(words[::2], words[1::2], strict=False))

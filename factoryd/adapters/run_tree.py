@@ -1,0 +1,257 @@
+"""One run's tree: waited for, stopped, proven empty; the same for every containment."""
+
+import contextlib
+import signal
+from typing import Protocol
+
+import trio
+
+from factoryd.adapters.launch import read_status
+from factoryd.adapters.pidfd import verify, wait_ended
+from factoryd.adapters.proc import Stat, boot_id, read_stats
+from factoryd.adapters.tree_stop import Delivered, Plan, deliver, plan_stop, protection
+from factoryd.core.model import (
+    Exit,
+    ProcessIdentity,
+    Skipped,
+    StopPolicy,
+    StopReport,
+    TreePlace,
+    Usage,
+)
+
+PROOF_BOUND_S = 5.0
+"""How long a killed tree may take to be empty; what is left then, the kernel does not let die."""
+
+_SWEEP_PAUSE_S = 0.001
+
+
+class Group(Protocol):
+    """What keeps the processes of one tree together."""
+
+    def list_members(self) -> dict[int, Stat]:
+        """Return every process in it that has not ended; `OSError` when that cannot be told."""
+        ...
+
+    def holds(self, pid: int) -> bool:
+        """Say again, right before a signal, whether the process is in it."""
+        ...
+
+    def thaw(self) -> None:
+        """Let its processes act on signals."""
+        ...
+
+    def kill(self) -> bool:
+        """Have all of it killed at once; False where that is not possible."""
+        ...
+
+    async def wait_empty(self) -> None:
+        """Return once nothing is alive in it."""
+        ...
+
+    def remove(self) -> float | None:
+        """Give it up and return the CPU seconds it used; `OSError` when something lives in it."""
+        ...
+
+    def measure(self) -> Usage:
+        """Return what its processes use."""
+        ...
+
+
+class RunTree:
+    """A tree, ours by birth (then `process` is its root) or taken over. See `ports.Tree`."""
+
+    def __init__(
+        self,
+        place: TreePlace,
+        group: Group,
+        identity: ProcessIdentity | None,
+        process: trio.Process | None = None,
+    ) -> None:
+        self._place = place
+        self._group = group
+        self._identity = identity
+        self._process = process
+        self._exit: Exit | None = None
+        self._last_usage: Usage | None = None
+        self._began: float | None = None
+        self._signals: list[str] = []
+        self._reached: dict[ProcessIdentity, signal.Signals] = {}
+        self._skipped: dict[int, str] = {}
+
+    @property
+    def place(self) -> TreePlace:
+        """Return where the tree lives."""
+        return self._place
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        """Return the shim's identity; None when it was never started or is forgotten."""
+        return self._identity
+
+    async def wait_exit(self) -> Exit:
+        """Return how the shim ended, as soon as it has."""
+        await self._wait_root()
+        if self._exit is None:
+            self._exit = read_status(self._place) or self._guess_exit()
+        return self._exit
+
+    async def _wait_root(self) -> None:
+        if self._process is not None:
+            await self._process.wait()
+        elif self._identity is not None:
+            await wait_ended(self._identity)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _guess_exit(self) -> Exit:
+        """Return what is known without a status file."""
+        if self._process is not None:
+            code = self._process.returncode
+            assert code is not None
+            return Exit(status=code if code >= 0 else 128 - code)
+        if self._identity is None:
+            return Exit(status=None, reason="it never began, or its first process left no status")
+        if self._identity.boot_id != boot_id():
+            return Exit(status=None, reason="lost in reboot")
+        return Exit(status=None, reason="its first process ended without leaving a status")
+
+    async def terminate(self, policy: StopPolicy) -> None:
+        """Send the stop signal once to all that may be signalled; return when the tree is empty."""
+        self._began = self._began or trio.current_time()
+        number = signal.Signals[policy.signal]
+        plan = await self._plan(policy)
+        if plan is not None:
+            await self._deliver(plan, number)
+        self._group.thaw()
+        await self._wait_empty()
+
+    async def kill(self, policy: StopPolicy) -> StopReport:
+        """Kill what is left, prove the tree empty within a bound, report on the whole stop."""
+        began = self._began = self._began or trio.current_time()
+        emptied = False
+        with trio.move_on_after(PROOF_BOUND_S):
+            emptied = await self._empty(policy)
+        survivors = 0 if emptied else await trio.to_thread.run_sync(self._count_survivors)
+        return StopReport(
+            signals=tuple(self._signals),
+            killed=len(self._reached if emptied else self._list_ended()),
+            skipped=tuple(
+                Skipped(pid=pid, reason=reason) for pid, reason in sorted(self._skipped.items())
+            ),
+            survivors=survivors,
+            emptied=emptied,
+            took_s=trio.current_time() - began,
+        )
+
+    async def _empty(self, policy: StopPolicy) -> bool:
+        """Return True with the proof that nothing is left, False when something must be left."""
+        while True:
+            plan = await self._plan(policy)
+            if plan is None or (plan.skipped and not plan.targets):
+                return False
+            if not plan.targets or (not plan.skipped and self._kill_at_once(plan)):
+                await self._wait_empty()
+                if self._try_remove():
+                    return True
+            else:
+                await self._deliver(plan, signal.SIGKILL)
+            await trio.sleep(_SWEEP_PAUSE_S)
+
+    def _kill_at_once(self, plan: Plan) -> bool:
+        # A shim that has not entered yet must not do so later: it dies first, and by itself.
+        late = tuple(stat for stat in plan.targets if self._is_root(stat.pid))
+        if late and not self._group.holds(late[0].pid):
+            self._note(signal.SIGKILL, deliver(late, signal.SIGKILL, self._is_root))
+        if not self._group.kill():
+            return False
+        self._note(signal.SIGKILL, Delivered(reached=tuple(stat.identity for stat in plan.targets)))
+        return True
+
+    def _try_remove(self) -> bool:
+        try:
+            cpu_s = self._group.remove()
+        except OSError as error:
+            self._skipped[0] = f"the leaf cannot be removed: {error.strerror}"
+            return False
+        self._skipped.pop(0, None)
+        self._last_usage = self._last_usage or Usage(processes=0, cpu_s=cpu_s, memory_bytes=0)
+        return True
+
+    def _list_ended(self) -> list[ProcessIdentity]:
+        return [identity for identity in self._reached if verify(identity) is not None]
+
+    def _count_survivors(self) -> int:
+        """Return how many are left, each with a reason; at least one when nobody can tell."""
+        try:
+            left = self._list_members()
+        except OSError:
+            return 1
+        for pid, stat in left.items():
+            if stat.state == "D":
+                reason = "uninterruptible sleep"
+            elif self._reached.get(stat.identity) is signal.SIGKILL:
+                reason = "alive after SIGKILL"
+            else:
+                reason = f"not reached within {PROOF_BOUND_S:g} s"
+            self._skipped.setdefault(pid, reason)
+        return max(1, len(left))
+
+    async def _wait_empty(self) -> None:
+        await self._wait_root()
+        await self._group.wait_empty()
+
+    async def _plan(self, policy: StopPolicy) -> Plan | None:
+        """Return whom to signal now; None, and the reason in the report, when nobody can tell."""
+        try:
+            plan = await trio.to_thread.run_sync(self._make_plan, policy)
+        except OSError as error:
+            pid = self._identity.pid if self._identity is not None else 0
+            self._skipped[pid] = f"the processes of the tree cannot be listed: {error.strerror}"
+            return None
+        self._skip(plan.skipped)
+        return plan
+
+    def _make_plan(self, policy: StopPolicy) -> Plan:
+        members = self._list_members()
+        root = next(
+            (stat.pid for stat in members.values() if stat.identity == self._identity), None
+        )
+        return plan_stop(members, root, policy.order, protection(policy, root))
+
+    def _list_members(self) -> dict[int, Stat]:
+        members = self._group.list_members()
+        # Right after the start the shim may not have entered its cgroup yet.
+        if self._identity is not None and verify(self._identity) is None:
+            members |= read_stats([self._identity.pid])
+        return members
+
+    def _is_root(self, pid: int) -> bool:
+        return self._identity is not None and pid == self._identity.pid
+
+    def _holds(self, pid: int) -> bool:
+        return self._is_root(pid) or self._group.holds(pid)
+
+    async def _deliver(self, plan: Plan, number: signal.Signals) -> None:
+        done = await trio.to_thread.run_sync(deliver, plan.targets, number, self._holds)
+        self._note(number, done)
+
+    def _note(self, number: signal.Signals, done: Delivered) -> None:
+        if done.reached and number.name not in self._signals:
+            self._signals.append(number.name)
+        self._reached.update(dict.fromkeys(done.reached, number))
+        self._skip(done.skipped)
+
+    def _skip(self, skipped: tuple[Skipped, ...]) -> None:
+        self._skipped.update({skip.pid: skip.reason for skip in skipped})
+
+    def usage(self) -> Usage:
+        """Return what the tree uses now, or used last. Blocks for reads of /proc."""
+        if self._last_usage is not None:
+            return self._last_usage
+        with contextlib.suppress(OSError):
+            return self._group.measure()
+        return Usage()
+
+    def close(self) -> None:
+        """Release nothing: descriptors are held only while something is waited for."""

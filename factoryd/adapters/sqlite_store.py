@@ -1,0 +1,195 @@
+"""The ledger's file: facts in SQLite, appended in transactions and never changed.
+
+WAL with `synchronous=FULL`: what a commit acknowledged survives a crash of the daemon and of the
+machine (https://www.sqlite.org/wal.html, section 2.2).
+"""
+
+import os
+import sqlite3
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from factoryd.core.errors import IllegalFact, LedgerUnavailable
+from factoryd.core.events import Entry, Recorded, decode_fact, encode_fact, kind_of, run_of
+from factoryd.core.records import same_issue
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE fact (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,
+    issue TEXT NOT NULL,
+    run TEXT,
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE INDEX fact_issue ON fact (issue, seq);
+CREATE TABLE held (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE snapshot (seq INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+"""
+
+_MIGRATIONS = {0: _SCHEMA}
+"""What leads from each version to the next (`PRAGMA user_version`)."""
+
+
+class SqliteStore:
+    """A ledger in one file. Not thread-safe: one call at a time, from any thread."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open the file and bring it up to date; create it (0600) where there is none.
+
+        Raises `LedgerUnavailable` for a file that is corrupt, unreadable or from a newer factoryd:
+        such a file is left as it is.
+        """
+        self._path = path
+        self._read_only = read_only
+        with self._explained("open"):
+            if not read_only:
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            mode = "ro" if read_only else "rw"
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        try:
+            with self._explained("open"):
+                self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def load(self) -> tuple[bytes | None, Iterable[Recorded]]:
+        """Return the newest snapshot, if any, and the facts after it, oldest first."""
+        with self._explained("read"):
+            row = self._db.execute("SELECT seq, body FROM snapshot ORDER BY seq DESC").fetchone()
+            since, snapshot = row or (0, None)
+            return snapshot, self._facts_after(since)
+
+    def append(self, entries: Sequence[Entry]) -> list[Recorded]:
+        """Commit all entries in one transaction and return them with their numbers."""
+        with self._explained("write"), self._transaction():
+            return [self._append_one(entry) for entry in entries]
+
+    def save_snapshot(self, seq: int, body: bytes) -> None:
+        """Keep a snapshot of the state after fact `seq`, and drop older snapshots."""
+        with self._explained("write"), self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO snapshot VALUES (?, ?)", (seq, body))
+            self._db.execute("DELETE FROM snapshot WHERE seq < ?", (seq,))
+
+    def read_facts(self, since: int, limit: int, issue: str | None) -> list[Recorded]:
+        """Return up to `limit` facts numbered above `since`, oldest first."""
+        query = "SELECT seq, at, body FROM fact WHERE seq > ?"
+        values: list[int | str] = [since]
+        if issue is not None:
+            query += " AND issue = ?"
+            values.append(same_issue(issue))
+        with self._explained("read"):
+            rows = self._db.execute(f"{query} ORDER BY seq LIMIT ?", (*values, limit)).fetchall()
+        return [self._recorded(*row) for row in rows]
+
+    def forget(self, issues: Sequence[str], up_to: int, daemon_before: float) -> None:
+        """Drop facts up to number `up_to`: of these issues, and of daemons before a moment."""
+        with self._explained("write"), self._transaction():
+            self._db.executemany(
+                "DELETE FROM fact WHERE issue = ? AND seq <= ?",
+                [(same_issue(key), up_to) for key in issues],
+            )
+            self._db.execute(
+                "DELETE FROM fact WHERE issue = '' AND seq <= ? AND at < ?", (up_to, daemon_before)
+            )
+
+    def close(self) -> None:
+        """Close the database; what was committed stays."""
+        self._db.close()
+
+    def _prepare(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise LedgerUnavailable(
+                f"{self._path}: written by a newer factoryd (format {version}, this one knows "
+                f"{SCHEMA_VERSION}): start that version, or give another --state-dir"
+            )
+        if self._read_only:
+            return
+        if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("quick_check failed")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA journal_size_limit = 4194304")
+        for step in range(version, SCHEMA_VERSION):
+            self._db.executescript(
+                f"BEGIN; {_MIGRATIONS[step]} PRAGMA user_version = {step + 1}; COMMIT;"
+            )
+
+    def _append_one(self, entry: Entry) -> Recorded:
+        if entry.frees is not None:
+            self._db.execute("DELETE FROM held WHERE name = ?", (entry.frees,))
+        if entry.takes is not None:
+            try:
+                self._db.execute("INSERT INTO held VALUES (?)", (entry.takes,))
+            except sqlite3.IntegrityError:
+                raise IllegalFact(f"{entry.fact.issue}: {entry.takes} is still held") from None
+        done = self._db.execute(
+            "INSERT INTO fact (at, issue, run, kind, body) VALUES (?, ?, ?, ?, ?)",
+            (
+                entry.at,
+                same_issue(entry.fact.issue),
+                run_of(entry.fact),
+                kind_of(entry.fact),
+                encode_fact(entry.fact).decode(),
+            ),
+        )
+        assert done.lastrowid is not None
+        return Recorded(seq=done.lastrowid, at=entry.at, fact=entry.fact)
+
+    def _facts_after(self, since: int) -> Iterator[Recorded]:
+        cursor = self._db.execute(
+            "SELECT seq, at, body FROM fact WHERE seq > ? ORDER BY seq", (since,)
+        )
+        for row in cursor:
+            yield self._recorded(*row)
+
+    def _recorded(self, seq: int, at: float, body: str) -> Recorded:
+        try:
+            return Recorded(seq=seq, at=at, fact=decode_fact(body))
+        except msgspec.DecodeError as error:
+            raise LedgerUnavailable(
+                f"{self._path}: fact {seq} cannot be read ({error}): start the factoryd that wrote "
+                "it, or move the file away to begin anew"
+            ) from error
+
+    @contextmanager
+    def _transaction(self) -> Generator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _explained(self, what: str) -> Generator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise LedgerUnavailable(
+                f"{self._path}: cannot {what} the ledger: {error}: check the disk and its "
+                "permissions"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise LedgerUnavailable(
+                f"{self._path}: cannot {what} the ledger, it is damaged ({error}): restore it from "
+                "a backup, or move it away to begin anew"
+            ) from error
+        except OSError as error:
+            raise LedgerUnavailable(
+                f"{self._path}: cannot {what} the ledger: {error.strerror}"
+            ) from error

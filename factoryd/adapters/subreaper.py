@@ -1,0 +1,226 @@
+"""Process trees where no cgroup can be made: kept together by a mark that every process inherits.
+
+The shim sets a limit that no kernel enforces (RLIMIT_RSS) to a number of its run's own. Whatever
+the run starts inherits it through fork, exec, setsid and an emptied environment, and anyone may
+read it. Besides the mark, a process belongs to a run by descent, by session while its shim lives,
+and by `FACTORY_RUN` in its environment. As a child subreaper the daemon inherits its orphans.
+
+What this cannot hold: a process that lowers that limit itself, empties its environment, starts a
+session and loses its parent, all between two sweeps; and one that forks anew faster than /proc can
+be read. The first is missed, the second shows as survivors.
+"""
+
+import contextlib
+import ctypes
+import os
+import threading  # noqa: TID251 (a lock between threads that trio made)
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+from msgspec import structs
+
+from factoryd.adapters.cgroup import Leaf, LeafGroup
+from factoryd.adapters.launch import launch, parse_shim
+from factoryd.adapters.pidfd import identify, verify
+from factoryd.adapters.proc import (
+    TICKS_PER_SECOND,
+    Stat,
+    boot_id,
+    list_ancestors,
+    read_argv,
+    read_env,
+)
+from factoryd.adapters.run_tree import Group, RunTree
+from factoryd.adapters.sweep import Sweeper, Swept, mark_of, read_mark, read_run
+from factoryd.adapters.usage import measure
+from factoryd.core.errors import FactoryError
+from factoryd.core.model import (
+    Command,
+    Containment,
+    ProcessIdentity,
+    RunId,
+    TreePlace,
+    Usage,
+)
+from factoryd.ports import Tree
+
+_PR_SET_CHILD_SUBREAPER = 36
+_LEAST_PAUSE_S, _MOST_PAUSE_S = 0.001, 0.05
+
+
+def set_subreaper(*, on: bool) -> None:
+    """Make this process the one that inherits its descendants' orphans, or no longer."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0) != 0:
+        raise FactoryError(f"orphans cannot be inherited: {os.strerror(ctypes.get_errno())}")
+
+
+class MarkedGroup:
+    """The processes of one run, found by sweeping /proc. See `run_tree.Group`."""
+
+    def __init__(self, sweeper: Sweeper, run: RunId, root: ProcessIdentity | None) -> None:
+        self._sweeper = sweeper
+        self._mark = mark_of(sweeper.name, run)
+        self._run = run
+        self._root = root
+        self._lock = threading.Lock()
+        sweeper.reach_back(root.start_ticks if root is not None else 0)
+        self._seen: dict[int, int] = {}
+        """Start of every member seen alive: a member stays one, whatever it does to itself."""
+        self._cpu_ticks = 0
+
+    def list_members(self) -> dict[int, Stat]:
+        """Return every process that belongs to the run; orphans of it that ended are reaped."""
+        if self._root is not None and self._root.boot_id != boot_id():
+            return {}
+        with self._lock:
+            return self._find(self._sweeper.sweep(quick=True)) or self._find(self._sweeper.sweep())
+
+    def _find(self, swept: Swept) -> dict[int, Stat]:
+        root = self._root
+        tops = [*swept.list_marked(self._mark), *swept.list_started_for(self._run)]
+        if root is not None and verify(root) is None:
+            tops += swept.list_session(root.pid)
+        for pid, start_ticks in self._seen.items():
+            if pid in swept.seen and swept.seen[pid].stat.start_ticks == start_ticks:
+                tops.append(pid)
+        members: dict[int, Stat] = {}
+        for pid in swept.list_with_descendants(tops):
+            stat = swept.seen[pid].stat
+            if not stat.ended:
+                members[pid] = stat
+            elif stat.ppid == os.getpid() and stat.identity != root:
+                _reap(stat)
+        self._seen = {pid: stat.start_ticks for pid, stat in members.items()}
+        self._cpu_ticks = max(self._cpu_ticks, sum(stat.cpu_ticks for stat in members.values()))
+        return members
+
+    def holds(self, pid: int) -> bool:
+        """Say that it belongs: who was proven to be the one found is proven to belong."""
+        return pid in self._seen
+
+    def thaw(self) -> None:
+        """Do nothing: without a cgroup nothing is ever frozen."""
+
+    def kill(self) -> bool:
+        """Return False: processes can only be killed one by one."""
+        return False
+
+    async def wait_empty(self) -> None:
+        """Return once two sweeps in a row have found nobody."""
+        pause_s, empty = _LEAST_PAUSE_S, 0
+        while empty < 2:
+            members = await trio.to_thread.run_sync(self.list_members)
+            empty = 0 if members else empty + 1
+            if members:
+                await trio.sleep(pause_s)
+                pause_s = min(pause_s * 2, _MOST_PAUSE_S)
+
+    def remove(self) -> float | None:
+        """Return the highest sum of CPU seconds that a sweep has seen."""
+        return self._cpu_ticks / TICKS_PER_SECOND
+
+    def measure(self) -> Usage:
+        """Return what its processes use; the CPU time of orphans that have ended is missing."""
+        return measure(self.list_members())
+
+
+def _reap(stat: Stat) -> None:
+    """Take an orphan's zombie away, and no other child that has its pid by now."""
+    with contextlib.suppress(OSError):
+        fd = os.pidfd_open(stat.pid)
+        try:
+            if identify(stat.pid) == stat.identity:
+                os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
+        finally:
+            os.close(fd)
+
+
+class SubreaperTrees:
+    """Starts and finds trees without cgroups. See `ports.ProcessTrees`.
+
+    Makes the whole process a child subreaper.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._sweeper = Sweeper(name)
+        set_subreaper(on=True)
+
+    @property
+    def containment(self) -> Containment:
+        """Return the containment in force."""
+        return Containment.SUBREAPER
+
+    def place(self, issue: str, agent: str, run: RunId, directory: str) -> TreePlace:
+        """Return where a run's tree will live: nowhere in particular."""
+        return TreePlace(run=run, issue=issue, agent=agent, directory=directory)
+
+    async def start(self, place: TreePlace, command: Command) -> Tree:
+        """Start the command, marked; raise `CannotStart` and leave nothing behind."""
+        env = {"FACTORY_RUN": place.run, **command.env}
+        options = ("--mark", str(mark_of(self._sweeper.name, place.run)))
+        process = await launch(place, structs.replace(command, env=env), options)
+        # No checkpoint from here on: a process that exists is always handed to the caller.
+        identity = identify(process.pid)
+        return RunTree(place, MarkedGroup(self._sweeper, place.run, identity), identity, process)
+
+    async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
+        """Take over a run, whichever containment it was started in and whatever is left of it."""
+        return await adopt(self._sweeper, place, identity)
+
+    def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
+        """Return the runs of this daemon that are not known and whose processes still tell theirs.
+
+        A process with neither the shim's command line nor its environment cannot be placed.
+        """
+        strays: dict[RunId, TreePlace] = {}
+        everyone = Sweeper(self._sweeper.name)
+        everyone.reach_back(0)
+        for pid, seen in everyone.sweep().seen.items():
+            if seen.mark is None:
+                continue
+            options = parse_shim(read_argv(pid)) or {}
+            run = RunId(options.get("--run") or read_run(pid) or "")
+            ours = seen.mark == mark_of(self._sweeper.name, run) and run not in known
+            if ours and (options or run not in strays):
+                status = options.get("--status")
+                strays[run] = TreePlace(
+                    run=run,
+                    issue=read_env(pid, "FACTORY_ISSUE") or "",
+                    agent=options.get("--agent-name", ""),
+                    directory=str(Path(status).parent) if status else "",
+                )
+        return list(strays.values())
+
+    def owns(self, pid: int) -> bool | None:
+        """Say whether a process is in any agent's tree, whichever daemon's; None when it is gone."""
+        try:
+            marks = {read_mark(each) for each in list_ancestors(pid)}
+            if identify(pid) is None:
+                return None
+            ours = {None, read_mark(os.getpid())}  # our own, where a daemon's agent runs a daemon
+            return bool(marks - ours)
+        except OSError:
+            return None
+
+
+async def adopt(sweeper: Sweeper, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
+    """Return the tree of an earlier daemon's run, by its leaf or, where it had none, its mark."""
+    if place.cgroup is not None:
+        group: Group = LeafGroup(Leaf(Path(place.cgroup)))
+    else:
+        group = MarkedGroup(sweeper, place.run, identity)
+    if identity is None:
+        identity = await trio.to_thread.run_sync(_find_shim, group, place.run)
+    return RunTree(place, group, identity)
+
+
+def _find_shim(group: Group, run: RunId) -> ProcessIdentity | None:
+    """Return the shim of a run whose start was recorded and whose pid was not."""
+    with contextlib.suppress(OSError):
+        for pid, stat in group.list_members().items():
+            options = parse_shim(read_argv(pid))
+            if options is not None and options.get("--run") == run:
+                return stat.identity
+    return None

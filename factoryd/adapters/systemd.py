@@ -1,0 +1,33 @@
+"""The service manager: notifications to systemd (sd_notify(3)), silent where there is none."""
+
+import logging
+
+import sdnotify
+
+logger = logging.getLogger(__name__)
+
+
+class SystemdNotifier:
+    """Tells systemd what the daemon does, through `$NOTIFY_SOCKET`."""
+
+    def __init__(self) -> None:
+        self._notifier = sdnotify.SystemdNotifier()
+        self._shown = ""
+
+    def ready(self) -> None:
+        """Say that the daemon serves."""
+        self._notifier.notify("READY=1")
+
+    def status(self, text: str) -> None:
+        """Show one human line; the same line again is not sent."""
+        if text != self._shown:
+            self._shown = text
+            self._notifier.notify(f"STATUS={text}")
+
+    def stopping(self) -> None:
+        """Say that the daemon has begun to stop."""
+        self._notifier.notify("STOPPING=1")
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        self._notifier.notify("WATCHDOG=1")

@@ -1,0 +1,125 @@
+"""Who in a process tree gets a signal, in which order, and what came of it."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+
+from factoryd.adapters.pidfd import PidFd, Verdict, open_verified
+from factoryd.adapters.proc import Stat, list_ancestors, read_names
+from factoryd.core.model import Data, ProcessIdentity, Skipped, StopOrder, StopPolicy
+
+
+class Plan(Data, frozen=True, kw_only=True):
+    """Whom to signal, in order, and whom to leave alone."""
+
+    targets: tuple[Stat, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+
+class Delivered(Data, frozen=True, kw_only=True):
+    """Who got the signal, and who did not for which reason; who was gone already is in neither."""
+
+    reached: tuple[ProcessIdentity, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+def plan_stop(
+    members: Mapping[int, Stat],
+    root: int | None,
+    order: StopOrder,
+    is_protected: Callable[[int], bool],
+) -> Plan:
+    """Return the members in order: every process after its children, the root last of all.
+
+    Root-first is the exact reverse. Protected members are left out, and so is all below them.
+    """
+    children: dict[int, list[int]] = {}
+    for stat in members.values():
+        children.setdefault(stat.ppid, []).append(stat.pid)
+    tops = [pid for pid, stat in members.items() if stat.ppid not in members and pid != root]
+    if root is not None and root in members:
+        tops.insert(0, root)
+    skipped: dict[int, str] = {}
+    walked: dict[int, None] = {}
+    # Parents that were read before their pid was reused may form a ring: its members have no top.
+    for start in (*tops, *members):
+        queue = [start]
+        for pid in queue:  # grows while it is walked
+            if pid in walked or pid in skipped:
+                continue
+            if is_protected(pid):
+                skipped[pid] = "protected"
+                skipped.update(_below(pid, children, skipped))
+                continue
+            walked[pid] = None
+            queue.extend(children.get(pid, ()))
+    targets = [members[pid] for pid in walked if pid not in skipped]
+    if order is StopOrder.CHILDREN_FIRST:
+        targets.reverse()
+    return Plan(
+        targets=tuple(targets),
+        skipped=tuple(Skipped(pid=pid, reason=reason) for pid, reason in skipped.items()),
+    )
+
+
+def _below(pid: int, children: Mapping[int, list[int]], known: Mapping[int, str]) -> dict[int, str]:
+    """Return all descendants of a protected process, with the reason to leave them alone."""
+    found: dict[int, str] = {}
+    queue = list(children.get(pid, ()))
+    for child in queue:  # grows while it is walked
+        if child not in found and child not in known and child != pid:
+            found[child] = f"below the protected process {pid}"
+            queue.extend(children.get(child, ()))
+    return found
+
+
+def protection(policy: StopPolicy, root: int | None) -> Callable[[int], bool]:
+    """Return the test for protected processes: the policy's, ourselves and our ancestors.
+
+    The root is our own shim, known by more than its name: names do not protect it.
+    """
+    pids = policy.protected_pids | list_ancestors(os.getpid())
+    commands = policy.protected_commands
+
+    def is_protected(pid: int) -> bool:
+        if pid in pids:
+            return True
+        return bool(commands) and pid != root and not commands.isdisjoint(read_names(pid))
+
+    return is_protected
+
+
+def deliver(
+    targets: tuple[Stat, ...], number: signal.Signals, holds: Callable[[int], bool]
+) -> Delivered:
+    """Signal each target that is still who it was, and still a member by `holds`.
+
+    One that is stopped is continued afterwards, or it could never act on the signal.
+    """
+    reached: list[ProcessIdentity] = []
+    skipped: list[Skipped] = []
+    for stat in targets:
+        try:
+            verdict = _deliver_one(stat, number, holds)
+        except OSError as error:
+            skipped.append(Skipped(pid=stat.pid, reason=f"not signalled: {error.strerror}"))
+            continue
+        if verdict is Verdict.SENT:
+            reached.append(stat.identity)
+        elif verdict is not Verdict.GONE:
+            skipped.append(Skipped(pid=stat.pid, reason=verdict))
+    return Delivered(reached=tuple(reached), skipped=tuple(skipped))
+
+
+def _deliver_one(stat: Stat, number: signal.Signals, holds: Callable[[int], bool]) -> Verdict:
+    match open_verified(stat.identity):
+        case PidFd() as process:
+            with process:
+                if not holds(stat.pid):
+                    return Verdict.MISMATCH
+                verdict = process.send(number)
+                if stat.state == "T" and verdict is Verdict.SENT:
+                    process.send(signal.SIGCONT)
+                return verdict
+        case verdict:
+            return verdict

@@ -1,0 +1,9 @@
+import socket
+from collections.abc import Iterable
+
+class JournaldTransport:
+    socket: socket.socket
+    def __init__(self, socket_path: str | None = ..., connected: bool | None = ...) -> None: ...
+    def send(self, pairs: Iterable[tuple[str, str | int | None]]) -> None: ...
+
+def check_journal_stream() -> bool: ...
