@@ -1,0 +1,312 @@
+"""The daemon: builds every part once, opens the nurseries, and closes them in order."""
+
+import hashlib
+import logging
+import os
+import resource
+import signal
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import trio
+
+from factoryd import __version__
+from factoryd.adapters.accounts import SystemAccounts
+from factoryd.adapters.agents.command import CommandKind
+from factoryd.adapters.clock import SystemClock
+from factoryd.adapters.desk import StateDesk
+from factoryd.adapters.directories import Directories, make_directories
+from factoryd.adapters.heartbeat_file import AtomicHeartbeatFile
+from factoryd.adapters.inotify import Watches
+from factoryd.adapters.journald import Journal, JournalSink, SilentSink
+from factoryd.adapters.lock import InstanceLock
+from factoryd.adapters.output import Follower
+from factoryd.adapters.pidfd import identify
+from factoryd.adapters.process_tree import choose
+from factoryd.adapters.sources.folder import FolderSource
+from factoryd.adapters.sqlite_store import SqliteStore
+from factoryd.adapters.systemd import SystemdNotifier
+from factoryd.adapters.workspace import LocalWorkspaces
+from factoryd.core.config import Config
+from factoryd.core.errors import BadUsage, LedgerUnavailable, SourceFailed
+from factoryd.core.events import DaemonStarted, DaemonStopped
+from factoryd.core.model import Data, IssueState
+from factoryd.core.registry import Registry
+from factoryd.flow.agent_runner import AgentRunner
+from factoryd.flow.control import ControlServer
+from factoryd.flow.ledger import Ledger
+from factoryd.flow.methods import Methods
+from factoryd.flow.preview import preview
+from factoryd.flow.pulse import Pulse, Pulses
+from factoryd.flow.recovery import Reaper
+from factoryd.flow.retention import Retention
+from factoryd.flow.scheduler import Scheduler
+from factoryd.flow.shop import Shop
+from factoryd.flow.slots import Slots
+from factoryd.flow.source_follower import SourceFollower
+from factoryd.flow.views import Birth, Overview
+from factoryd.ports import ProcessTrees
+
+logger = logging.getLogger(__name__)
+
+MAX_BUSY_S = 30.0
+"""How long a part of the daemon may be at one thing before it counts as stuck."""
+
+
+class Plan(Data, frozen=True, kw_only=True):
+    """What a daemon is started with. `drain_after`: see `Scheduler.run`; None: serve for ever."""
+
+    config: Config
+    directories: Directories
+    drain_after: int | None = None
+
+
+def tree_root_name(state: Path) -> str:
+    """Return the name of our process trees: one per state directory, the same after a restart."""
+    return hashlib.sha256(os.fsencode(state.resolve())).hexdigest()[:8]
+
+
+async def serve(plan: Plan, journal: Journal | None) -> int:
+    """Run a daemon until it is told to stop or has nothing left to do; return its exit status.
+
+    When this returns, no agent runs any more, or a handoff says which and why (and the status is
+    1). Raises a `FactoryError` when the daemon cannot start.
+    """
+    with ExitStack() as held:
+        make_directories(plan.directories)
+        for directory in {plan.directories.state, plan.directories.runtime}:
+            held.callback(InstanceLock(directory / "lock").close)
+        raise_descriptor_limit()
+        store = SqliteStore(plan.directories.state / "ledger.sqlite")
+        held.callback(store.close)
+        registry = Registry.replay(*store.load())
+        trees = choose(tree_root_name(plan.directories.state), plan.config.factory.containment)
+        listener = bind_control_socket(plan.directories.runtime / "control.sock")
+        held.callback(listener.socket.close)
+        ledger = Ledger(store, registry, SystemClock())
+        return await Daemon(plan, ledger, trees, journal).run(listener)
+
+
+async def dry_run(plan: Plan) -> list[str]:
+    """Return what a daemon would do now, a line each; nothing is created, changed or locked."""
+    watches = Watches()
+    sources = make_sources(plan.config, watches)
+    registry = await trio.to_thread.run_sync(_read_registry, plan.directories.state)
+    try:
+        return await preview(sources, registry, plan.config, SystemClock().now())
+    finally:
+        for source in sources:
+            source.close()
+        watches.close()
+
+
+def make_sources(config: Config, watches: Watches) -> list[FolderSource]:
+    """Return the sources of a configuration; no two have one name."""
+    clock = SystemClock()
+    return [
+        FolderSource(one.name or one.path, Path(one.path), watches, clock) for one in config.sources
+    ]
+
+
+def _read_registry(state: Path) -> Registry:
+    path = state / "ledger.sqlite"
+    if not path.exists():
+        return Registry()
+    store = SqliteStore(path, read_only=True)
+    try:
+        return Registry.replay(*store.load())
+    finally:
+        store.close()
+
+
+class Daemon:
+    """All parts of one daemon, connected."""
+
+    def __init__(
+        self, plan: Plan, ledger: Ledger, trees: ProcessTrees, journal: Journal | None
+    ) -> None:
+        config, clock = plan.config, SystemClock()
+        identity = identify(os.getpid())
+        assert identity is not None
+        running = [i for i in ledger.registry.issues.values() if i.state is IssueState.RUNNING]
+        self._plan = plan
+        self._ledger = ledger
+        self._identity = identity
+        self._started_at = clock.now()
+        self._watches = Watches()
+        self._notifier = SystemdNotifier()
+        self._work = trio.CancelScope()
+        self._stop_asked = trio.Event()
+        self._pulses = Pulses(
+            config=config.heartbeat,
+            identity=identity,
+            file=AtomicHeartbeatFile(plan.directories.runtime / "heartbeat"),
+            notifier=self._notifier,
+            clock=clock,
+        )
+        desk = StateDesk(plan.directories.state)
+        journaled = journal if config.output.journal else None
+        runner = AgentRunner(
+            ledger=ledger,
+            trees=trees,
+            kinds={"command": CommandKind(os.environ)},
+            follower=Follower(
+                self._watches,
+                JournalSink(journaled) if journaled else SilentSink(),
+                max_bytes_per_run=config.output.max_bytes_per_run,
+                max_line_bytes=config.output.max_line_bytes,
+            ),
+            desk=desk,
+            clock=clock,
+        )
+        self._sources = make_sources(config, self._watches)
+        shop = Shop(
+            config=config,
+            ledger=ledger,
+            runner=runner,
+            sources={source.name: source for source in self._sources},
+            workspaces=LocalWorkspaces(config.repos, plan.directories.state, os.environ),
+            desk=desk,
+            clock=clock,
+            slots=Slots(config.factory.slots, taken=len(running)),
+            socket=str(plan.directories.runtime / "control.sock"),
+        )
+        followers = [
+            SourceFollower(
+                source, config.factory.poll_interval, self._pulse(f"source {source.name}")
+            )
+            for source in self._sources
+        ]
+        self._scheduler = Scheduler(shop, followers, self._pulse("scheduler"))
+        self._reaper = Reaper(config, ledger, trees, self._pulse("reaper"))
+        self._retention = Retention(config.history, ledger, desk, clock)
+        birth = Birth(
+            pid=identity.pid,
+            version=__version__,
+            started_at=self._started_at,
+            adopted_runs=sum(len(issue.live_runs) for issue in running),
+            containment=trees.containment,
+        )
+        self._overview = Overview(birth, shop, self._scheduler, self._pulses)
+        self._control = ControlServer(
+            methods=Methods(shop, self._scheduler, self._overview, self.stop),
+            access=config.access,
+            accounts=SystemAccounts(),
+            trees=trees,
+            pulse=self._pulse("control"),
+        )
+
+    def stop(self, reason: str) -> None:
+        """Begin to stop; asked again, skip what is left of the grace."""
+        if self._stop_asked.is_set():
+            logger.warning("stopping at once: %s", reason)
+            self._scheduler.hurry()
+        else:
+            logger.info("stopping: %s", reason)
+            self._stop_asked.set()
+
+    async def run(self, listener: trio.SocketListener) -> int:
+        """Recover, serve, and stop; return the exit status."""
+        async with trio.open_nursery() as services:
+            await services.start(self._ledger.run)
+            await services.start(self._watches.run)
+            await services.start(self._pulses.run)
+            services.start_soon(self._hear_signals)
+            await self._ledger.record(
+                DaemonStarted(
+                    pid=self._identity.pid, version=__version__, boot_id=self._identity.boot_id
+                )
+            )
+            await self._reaper.empty_strays()
+            await self._prepare_sources()
+            services.start_soon(self._reaper.run)
+            services.start_soon(self._retention.run)
+            await services.start(self._control.serve, listener)
+            services.start_soon(self._show_status)
+            services.start_soon(self._wait_for_stop)
+            await self._pulses.become("running")
+            self._notifier.ready()
+            with self._work:
+                await self._scheduler.run(drain_after=self._plan.drain_after)
+            await self._pulses.become("stopping")
+            status = await self._close()
+            services.cancel_scope.cancel(reason="stopped")
+        return status
+
+    async def _prepare_sources(self) -> None:
+        for source in self._sources:
+            try:
+                await source.make_directories()
+            except SourceFailed as error:
+                logger.warning("source %s is not ready: %s", source.name, error)
+
+    async def _close(self) -> int:
+        try:
+            await self._scheduler.empty_leftovers()
+            clean = not self._ledger.registry.handoffs
+            await self._ledger.record(DaemonStopped(clean=clean))
+            await self._ledger.snapshot()
+        except LedgerUnavailable as error:
+            logger.error("the last facts could not be written: %s", error)  # noqa: TRY400
+            return 1
+        if not clean:
+            logger.error("survivors are left; they are handed to the next daemon")
+        return 0 if clean and not (self._drained() and self._left_for_people()) else 1
+
+    def _drained(self) -> bool:
+        return self._plan.drain_after is not None and not self._stop_asked.is_set()
+
+    def _left_for_people(self) -> bool:
+        return any(
+            issue.state in {IssueState.PARKED, IssueState.ESCALATED}
+            for issue in self._ledger.registry.issues.values()
+            if issue.since >= self._started_at
+        )
+
+    async def _wait_for_stop(self) -> None:
+        await self._stop_asked.wait()
+        self._notifier.stopping()
+        await self._pulses.become("stopping")
+        self._ledger.give_up()
+        self._work.cancel(reason="the daemon is stopping")
+
+    async def _hear_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            async for number in received:
+                self.stop(signal.Signals(number).name)
+
+    async def _show_status(self) -> None:
+        while True:
+            seq = self._ledger.registry.seq
+            self._notifier.status(self._overview.headline())
+            await self._ledger.wait_beyond(seq)
+            await trio.sleep(0.5)
+
+    def _pulse(self, name: str) -> Pulse:
+        return self._pulses.declare(name, MAX_BUSY_S)
+
+
+def bind_control_socket(path: Path) -> trio.SocketListener:
+    """Return a listening socket at `path`, in place of one that a dead daemon left.
+
+    Anyone may connect: who may do what is decided by who they are. The caller holds the lock.
+    """
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        listening.bind(os.fspath(path))
+        path.chmod(0o666)
+        listening.listen(512)
+    except OSError as error:
+        listening.close()
+        raise BadUsage(
+            f"{path}: the control socket cannot be made: {error}: give another --runtime-dir"
+        ) from error
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+
+def raise_descriptor_limit() -> None:
+    """Allow many open files: every run needs a few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 16384)), hard))

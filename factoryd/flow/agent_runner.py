@@ -1,0 +1,361 @@
+"""One agent of a stage: its runs, from the first start to success, failure or a stop.
+
+Leaving an agent's scope, by whatever way, means that its tree is emptied, or that a handoff fact
+says why not.
+"""
+
+import logging
+import secrets
+
+import trio
+
+from factoryd.core import labels
+from factoryd.core.assignment import Assignment
+from factoryd.core.config import Config
+from factoryd.core.errors import CannotStart
+from factoryd.core.events import (
+    HandoffMade,
+    RunEmptied,
+    RunExited,
+    RunResult,
+    RunStarted,
+    RunStarting,
+)
+from factoryd.core.model import Data, Exit, Receipt, RunId, StopReport, TreePlace, Usage
+from factoryd.core.policy import Ending, NextStep, classify_exit, decide_exit
+from factoryd.core.records import RunRecord
+from factoryd.flow.ledger import Ledger
+from factoryd.flow.stopping import Stopping, stop_policy
+from factoryd.ports import AgentKind, Clock, Desk, OutputFollower, ProcessTrees, Tree
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_EVERY_S = 1.0
+"""Usage is read at most so often, however often it is asked for."""
+
+
+class RunEnd(Data, frozen=True, kw_only=True):
+    """How an agent's work in a stage ended, and the run that decided it."""
+
+    step: NextStep
+    agent: str
+    place: TreePlace
+    reason: str
+
+
+class LiveRun:
+    """A run whose scope is open: its tree, and what was seen of it so far."""
+
+    def __init__(self, record: RunRecord, tree: Tree, desk: Desk, clock: Clock) -> None:
+        self.record = record
+        self.tree = tree
+        self.usage = Usage()
+        self.peak_processes: int | None = None
+        self.peak_memory_bytes: int | None = None
+        self.last_output_at: float | None = None
+        self.last_sign = trio.current_time()
+        self.closed = False
+        self._wrote = trio.Event()
+        self._moved = trio.Event()
+        self._desk = desk
+        self._clock = clock
+        self._offset = desk.read_followed(record.place)
+
+    @property
+    def offset(self) -> int:
+        """Return the position up to which the run's output has been passed on."""
+        return self._offset
+
+    def advance(self, offset: int) -> None:
+        """Note that everything before `offset` has been passed on."""
+        self._offset = offset
+        self.last_output_at = self._clock.now()
+        self.last_sign = trio.current_time()
+        self._desk.note_followed(self.record.place, offset)
+        self._wrote.set()
+        self._announce()
+
+    def close(self) -> None:
+        """Release the tree; whoever waits for more of the run learns that there is none."""
+        self.tree.close()
+        self.closed = True
+        self._announce()
+
+    async def wait_beyond(self, offset: int) -> None:
+        """Return once output beyond `offset` was passed on, or none will be."""
+        while self._offset <= offset and not self.closed:
+            await self._moved.wait()
+
+    def _announce(self) -> None:
+        moved, self._moved = self._moved, trio.Event()
+        moved.set()
+
+    async def watch_usage(self) -> None:
+        """Look at the usage, for its peaks, while the run writes; a silent run wakes nobody."""
+        while True:
+            await self._wrote.wait()
+            self._wrote = trio.Event()
+            await self.sample()
+            await trio.sleep(SAMPLE_EVERY_S)
+
+    async def sample(self) -> None:
+        """Read the tree's usage, in a thread, and remember it."""
+        self.note(await trio.to_thread.run_sync(self.tree.usage))
+
+    def note(self, usage: Usage) -> None:
+        """Take a reading of the tree's usage: the newest, and the peaks."""
+        if (usage.cpu_s or 0) > (self.usage.cpu_s or 0):
+            self.last_sign = trio.current_time()
+        self.usage = usage
+        self.peak_processes = _larger(self.peak_processes, usage.processes)
+        self.peak_memory_bytes = _larger(self.peak_memory_bytes, usage.memory_bytes)
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return max((n for n in (one, other) if n is not None), default=None)
+
+
+class AgentRunner:
+    """Runs agents; its `live` runs are what status and logs look at."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        trees: ProcessTrees,
+        kinds: dict[str, AgentKind],
+        follower: OutputFollower,
+        desk: Desk,
+        clock: Clock,
+    ) -> None:
+        self.live: dict[RunId, LiveRun] = {}
+        self._ledger = ledger
+        self._trees = trees
+        self._kinds = kinds
+        self._follower = follower
+        self._desk = desk
+        self._clock = clock
+        self._sampled_at = float("-inf")
+
+    async def work(
+        self, work: Assignment, config: Config, last: RunRecord | None, stopping: Stopping
+    ) -> RunEnd:
+        """Run an agent until its part is done, resuming it while the budget lasts.
+
+        `last` is the agent's newest run in this stage, if an earlier daemon began it: a live one is
+        taken over, an ended one counts towards the budget.
+        """
+        labels.AGENT.set(work.agent)
+        record = last if last is not None and last.live else None
+        resumes = 0 if last is None else last.resumes + (last.result in _COUNTED)
+        while True:
+            if record is None:
+                live = await self._start(work, resumes)
+            else:
+                live = await self._adopt(record)
+            end = await self._attend(live, work, config, stopping)
+            if end.step is not NextStep.RESUME:
+                return end
+            resumes += live.record.result in _COUNTED
+            record = None
+            await trio.sleep(config.resume.delay)
+
+    async def sample(self) -> None:
+        """Bring the usage of all live runs up to date, unless that was done a moment ago."""
+        if trio.current_time() - self._sampled_at < SAMPLE_EVERY_S:
+            return
+        self._sampled_at = trio.current_time()
+        runs = list(self.live.values())
+        usages = await trio.to_thread.run_sync(_read_usages, [live.tree for live in runs])
+        for live, usage in zip(runs, usages, strict=True):
+            live.note(usage)
+
+    async def empty_abandoned(self, record: RunRecord, config: Config, stopping: Stopping) -> None:
+        """Close a run that nobody attends: end what is left of its tree and record it."""
+        live = await self._adopt(record)
+        with trio.CancelScope(shield=True):
+            await self._close(live, config, stopping, Ending(exit=_NOBODY, stopping=True))
+
+    async def _start(self, work: Assignment, resumes: int) -> LiveRun:
+        run = RunId(f"{work.agent}-{secrets.token_hex(4)}")
+        labels.RUN.set(run)
+        directory = await trio.to_thread.run_sync(
+            self._desk.make_run_directory, work.issue.key, run
+        )
+        place = self._trees.place(work.issue.key, work.agent, run, directory)
+        live: LiveRun | None = None
+        with trio.CancelScope(shield=True):
+            live = await self._start_recorded(work, place, resumes)
+        assert live is not None
+        return live
+
+    async def _start_recorded(self, work: Assignment, place: TreePlace, resumes: int) -> LiveRun:
+        key, run = work.issue.key, place.run
+        await self._ledger.record(
+            RunStarting(
+                issue=key, run=run, agent=work.agent, role=work.role, place=place, resumes=resumes
+            )
+        )
+        try:
+            command = self._kinds[work.config.kind].command(work, run, None)
+            tree = await self._trees.start(place, command)
+        except CannotStart as error:
+            await self._record_unstarted(work, run, str(error))
+            raise
+        assert tree.identity is not None
+        live = self._enter(self._ledger_record(work, run), tree)
+        await self._ledger.record(RunStarted(issue=key, run=run, identity=tree.identity))
+        return live
+
+    def _ledger_record(self, work: Assignment, run: RunId) -> RunRecord:
+        issue = self._ledger.registry.issue(work.issue.key)
+        assert issue is not None
+        record = issue.runs[work.agent]
+        assert record.run == run
+        return record
+
+    async def _record_unstarted(self, work: Assignment, run: RunId, reason: str) -> None:
+        await self._ledger.record(
+            RunEmptied(
+                issue=work.issue.key,
+                run=run,
+                result=RunResult.CRASHED,
+                report=StopReport(),
+                receipt=Receipt(wall_s=0.0),
+                reason=reason,
+            )
+        )
+
+    async def _adopt(self, record: RunRecord) -> LiveRun:
+        labels.RUN.set(record.run)
+        tree = await self._trees.adopt(record.place, record.identity)
+        return self._enter(record, tree)
+
+    def _enter(self, record: RunRecord, tree: Tree) -> LiveRun:
+        live = LiveRun(record, tree, self._desk, self._clock)
+        self.live[record.run] = live
+        return live
+
+    async def _attend(
+        self, live: LiveRun, work: Assignment, config: Config, stopping: Stopping
+    ) -> RunEnd:
+        exit_: Exit | None = None
+        stalled = False
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follower.follow, live.record.place, live.offset, live)
+                nursery.start_soon(live.watch_usage)
+                with trio.CancelScope() as attention:
+                    if work.config.stall_after > 0:
+                        nursery.start_soon(
+                            self._watch_for_stall, live, work.config.stall_after, attention
+                        )
+                    exit_ = live.record.exit or await live.tree.wait_exit()
+                stalled = attention.cancelled_caught
+                await self._note_exit(live, exit_)
+                nursery.cancel_scope.cancel(reason="the run has ended")
+        finally:
+            ending = Ending(
+                exit=exit_ or _NOBODY,
+                stopping=exit_ is None and not stalled,
+                stalled=stalled,
+                later_stage=work.stage > 0,
+                resumes=live.record.resumes,
+                max_resumes=config.resume.max_resumes,
+            )
+            with trio.CancelScope(shield=True):
+                await self._close(live, config, stopping, ending)
+        return RunEnd(
+            step=decide_exit(ending),
+            agent=work.agent,
+            place=live.record.place,
+            reason=_describe(work.agent, ending),
+        )
+
+    async def _watch_for_stall(
+        self, live: LiveRun, stall_after: float, attention: trio.CancelScope
+    ) -> None:
+        while True:
+            await trio.sleep_until(live.last_sign + stall_after)
+            await live.sample()
+            if trio.current_time() - live.last_sign >= stall_after:
+                logger.warning("stalled: no output and no CPU for %g s", stall_after)
+                attention.cancel(reason="stalled")
+                return
+
+    async def _note_exit(self, live: LiveRun, exit_: Exit | None) -> None:
+        await live.sample()
+        if exit_ is not None and live.record.exit is None:
+            place = live.record.place
+            await self._ledger.record(RunExited(issue=place.issue, run=place.run, exit=exit_))
+
+    async def _close(
+        self, live: LiveRun, config: Config, stopping: Stopping, ending: Ending
+    ) -> None:
+        """Empty the tree, before anything that could fail; then record what came of the run."""
+        report = await stopping.empty(live.tree, stop_policy(config.stop, config.protect))
+        record, key = live.record, live.record.place.issue
+        await live.sample()
+        await self._follower.drain(record.place, live)
+        result = classify_exit(ending)
+        if report.emptied:
+            await self._ledger.record(
+                RunEmptied(
+                    issue=key,
+                    run=record.run,
+                    result=result,
+                    report=report,
+                    receipt=self._receipt(live),
+                    reason=None if result in _GOOD else _describe(record.agent, ending),
+                )
+            )
+        else:
+            await self._ledger.record(
+                HandoffMade(
+                    issue=key, run=record.run, result=result, report=report, reason=_left(report)
+                )
+            )
+        live.close()
+        live.record = self._newest(live.record)
+        del self.live[record.run]
+
+    def _newest(self, record: RunRecord) -> RunRecord:
+        issue = self._ledger.registry.issue(record.place.issue)
+        return record if issue is None else issue.runs.get(record.agent, record)
+
+    def _receipt(self, live: LiveRun) -> Receipt:
+        return Receipt(
+            wall_s=max(0.0, self._clock.now() - live.record.since),
+            cpu_s=live.usage.cpu_s,
+            peak_processes=live.peak_processes,
+            peak_memory_bytes=live.peak_memory_bytes,
+        )
+
+
+_NOBODY = Exit(status=None, reason="it was ended before its exit was seen")
+_COUNTED = frozenset({RunResult.CRASHED, RunResult.STALLED})
+_GOOD = frozenset({RunResult.SUCCEEDED, RunResult.CHANGES})
+
+
+def _read_usages(trees: list[Tree]) -> list[Usage]:
+    return [tree.usage() for tree in trees]
+
+
+def _left(report: StopReport) -> str:
+    pids = ", ".join(f"{left.pid} ({left.reason})" for left in report.skipped[:5])
+    return f"{report.survivors} processes are left: {pids or 'unknown'}"
+
+
+def _describe(agent: str, ending: Ending) -> str:
+    result = classify_exit(ending)
+    match result:
+        case RunResult.STALLED:
+            return f"{agent} stalled"
+        case RunResult.STOPPED:
+            return f"{agent} was stopped"
+        case RunResult.LOST:
+            return f"{agent} was lost: {ending.exit.reason}"
+        case RunResult.DEFERRED:
+            return f"{agent} asked to be run later (exit 75)"
+        case _:
+            return f"{agent} exited with {ending.exit.status}"

@@ -1,0 +1,209 @@
+"""One issue, from its claim to its outcome written back: attempts in a loop, sleeps between them.
+
+The scope is led by the state in the ledger: whatever the state is when it begins, it goes on from
+there, so a daemon that starts anew continues where the last one ended.
+"""
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import cast
+
+import trio
+from msgspec.structs import replace
+
+from factoryd.core import labels
+from factoryd.core.errors import FactoryError, IllegalFact, WorkspaceFailed
+from factoryd.core.events import (
+    AnyFact,
+    AttemptEnded,
+    AttemptResult,
+    AttemptStarted,
+    IssueCancelled,
+    IssueDone,
+    IssueParked,
+    IssueStopping,
+    OutcomeWritten,
+)
+from factoryd.core.lifecycle import TERMINAL
+from factoryd.core.model import IssueState, OutcomeNote
+from factoryd.core.policy import NextStep, cooldown_s
+from factoryd.core.records import IssueRecord
+from factoryd.flow.attempt import Attempt, Gone, StagesEnd
+from factoryd.flow.shop import Shop
+from factoryd.flow.stopping import Stopping
+
+logger = logging.getLogger(__name__)
+
+
+class IssueScope:
+    """One issue in flight. Nothing of it runs once `run` has returned or raised."""
+
+    def __init__(self, shop: Shop, key: str, *, has_slot: bool) -> None:
+        """Prepare for an issue the ledger knows; `has_slot`: one was taken for its attempt."""
+        self._shop = shop
+        self._key = key
+        self._has_slot = has_slot
+        self._working = trio.CancelScope()
+        self.stopping = Stopping(shop.config.stop.grace)
+
+    @property
+    def record(self) -> IssueRecord:
+        """Return what the ledger knows of the issue now."""
+        return self._shop.record(self._key)
+
+    async def kill(self, reason: str, grace_s: float | None) -> None:
+        """End the issue as cancelled; returns once that is recorded, before it is done."""
+        if self.record.state is not IssueState.STOPPING:
+            await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
+            self.stopping.grace_s = self.stopping.grace_s if grace_s is None else grace_s
+        elif grace_s is not None:
+            self.stopping.shorten(grace_s)
+        self._working.cancel(reason=reason)
+
+    async def run(self) -> None:
+        """Lead the issue to its end and write the outcome back.
+
+        Cancelled from outside, it empties its trees and leaves the issue as the next daemon is to
+        find it.
+        """
+        labels.ISSUE.set(self._key)
+        try:
+            while not (self.record.state in TERMINAL and self.record.written):
+                await self._step(self.record)
+        finally:
+            self._give_slot()
+        await self._tidy(self.record)
+
+    async def _step(self, record: IssueRecord) -> None:
+        if record.state in TERMINAL:
+            await self._write_back(record)
+        elif record.state is IssueState.STOPPING:
+            await self._finish_stopping(record)
+        else:
+            try:
+                with self._working:
+                    await self._wait_for_turn(record)
+                    await self._one_attempt()
+            finally:
+                self._working = trio.CancelScope()
+        self._give_slot()
+
+    async def _wait_for_turn(self, record: IssueRecord) -> None:
+        if record.not_before is not None:
+            await trio.sleep(max(0.0, record.not_before - self._shop.clock.now()))
+        if not self._has_slot:
+            await self._shop.slots.take()
+            self._has_slot = True
+
+    def _give_slot(self) -> None:
+        if self._has_slot:
+            self._has_slot = False
+            self._shop.slots.give()
+
+    async def _one_attempt(self) -> None:
+        end = await self._fenced(Attempt(self._shop, self._key, self.stopping).run)
+        await self._empty_leftovers(self.record)
+        try:
+            await self._end_attempt(end, self.record)
+        except IllegalFact:
+            if self.record.state is not IssueState.STOPPING:
+                raise
+            logger.info("stopping was asked for while the attempt ended")
+
+    async def _fenced(self, call: Callable[[], Awaitable[StagesEnd]]) -> StagesEnd:
+        """Turn whatever goes wrong in one attempt into its failure; the rest goes on."""
+        end: StagesEnd | None = None
+        try:
+            end = await call()
+        except* Gone as errors:
+            end = StagesEnd(step=NextStep.RELEASE, reason=str(_first(errors)))
+        except* FactoryError as errors:
+            end = StagesEnd(step=NextStep.FAIL, reason=str(_first(errors)))
+        except* Exception as errors:
+            logger.exception("an error inside factoryd; the attempt has failed")
+            reason = f"an error inside factoryd: {_first(errors)!r}"
+            end = StagesEnd(step=NextStep.FAIL, reason=reason)
+        assert end is not None
+        return end
+
+    async def _end_attempt(self, end: StagesEnd, record: IssueRecord) -> None:
+        key, dispatch = self._key, self._shop.config.dispatch
+        n = record.attempts_used + 1
+        if end.step is NextStep.RELEASE:
+            await self._shop.ledger.record(IssueStopping(issue=key, reason=end.reason or "gone"))
+            return
+        begun = () if record.attempt_open else (AttemptStarted(issue=key, attempt=n),)
+        ended = AttemptEnded(
+            issue=key,
+            attempt=n,
+            result=_RESULTS.get(end.step, AttemptResult.FAILED),
+            reason=end.reason,
+        )
+        if end.step is NextStep.FINISH:
+            facts: tuple[AnyFact, ...] = (ended, IssueDone(issue=key))
+        elif end.final:
+            facts = (ended, IssueParked(issue=key, reason=end.reason or ""))
+        elif n >= dispatch.max_attempts and end.step is not NextStep.DEFER:
+            reason = f"{n} of {n} attempts failed, the last because {end.reason}"
+            facts = (ended, IssueParked(issue=key, reason=reason))
+        else:
+            count = record.deferrals + 1 if end.step is NextStep.DEFER else n
+            wait = cooldown_s(count, dispatch, random.random())  # noqa: S311  spreads, hides nothing
+            facts = (replace(ended, not_before=self._shop.clock.now() + wait),)
+        await self._shop.ledger.record(*begun, *facts)
+
+    async def _finish_stopping(self, record: IssueRecord) -> None:
+        await self._empty_leftovers(record)
+        reason = record.reason or "asked to stop"
+        cancelled = IssueCancelled(issue=self._key, reason=reason)
+        if not record.attempt_open:
+            await self._shop.ledger.record(cancelled)
+            return
+        ended = AttemptEnded(
+            issue=self._key, attempt=record.attempt, result=AttemptResult.CANCELLED, reason=reason
+        )
+        await self._shop.ledger.record(ended, cancelled)
+
+    async def _empty_leftovers(self, record: IssueRecord) -> None:
+        async with trio.open_nursery() as nursery:
+            for run in record.live_runs:
+                nursery.start_soon(
+                    self._shop.runner.empty_abandoned, run, self._shop.config, self.stopping
+                )
+
+    async def _write_back(self, record: IssueRecord) -> None:
+        note = OutcomeNote(
+            key=record.issue.key,
+            state=record.state,
+            reason=record.reason,
+            attempts=record.attempts_used,
+            rounds=record.round,
+            ended_at=record.since,
+        )
+
+        issue = record.issue
+        await self._shop.ask(issue, lambda source: source.write_outcome(issue, note))
+        await self._shop.ledger.record(OutcomeWritten(issue=self._key, outcome=record.state))
+
+    async def _tidy(self, record: IssueRecord) -> None:
+        if record.state is IssueState.PARKED or not record.repo:
+            return
+        with suppress(WorkspaceFailed):
+            kept = await self._shop.workspaces.release(record.issue, record.repo)
+            if kept is not None:
+                logger.info("workspace kept: %s", kept)
+
+
+_RESULTS = {
+    NextStep.FINISH: AttemptResult.SUCCEEDED,
+    NextStep.DEFER: AttemptResult.DEFERRED,
+}
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    error = group.exceptions[0]
+    if isinstance(error, ExceptionGroup):
+        return _first(cast("ExceptionGroup[Exception]", error))
+    return error

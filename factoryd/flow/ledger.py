@@ -1,0 +1,217 @@
+"""The ledger's task: checks facts, commits them in groups, applies them, then tells.
+
+The order is the promise: a fact that is illegal changes nothing, a fact that is not committed is
+never applied, a fact that is not applied is never shown.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TypeVar, TypeVarTuple
+
+import trio
+
+from factoryd.core.errors import IllegalFact, LedgerUnavailable
+from factoryd.core.events import AnyFact, Entry, Recorded, kind_of, run_of
+from factoryd.core.narration import message_id, sentence, weight
+from factoryd.core.registry import Draft, Registry
+from factoryd.ports import Clock, LedgerStore
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+RETRY_DELAY_S = 1.0
+"""How long to wait before trying again to write to a disk that refused."""
+
+SNAPSHOT_EVERY = 5000
+"""Facts after which a snapshot is taken, so that a start replays no more than about so many."""
+
+_LEVELS = {name: getattr(logging, name.upper()) for name in ("debug", "info", "warning", "error")}
+
+
+class _Request:
+    """Facts waiting to be committed together, and the answer to whoever waits for it."""
+
+    def __init__(self, facts: Sequence[AnyFact]) -> None:
+        self.facts = facts
+        self.done = trio.Event()
+        self.error: Exception | None = None
+
+    def answer(self, error: Exception | None) -> None:
+        """Wake whoever waits: committed and applied, or refused with an error."""
+        self.error = error
+        self.done.set()
+
+
+class Ledger:
+    """The one writer of facts, and the registry as it is after the last committed one."""
+
+    def __init__(self, store: LedgerStore, registry: Registry, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._send, self._receive = trio.open_memory_channel[_Request](1024)
+        self._changed = trio.Event()
+        self._giving_up = trio.Event()
+        self._one_call = trio.Lock()
+        self._snapshot_seq = registry.seq
+        self.registry = registry
+        self.trouble: str | None = None
+        """Why facts cannot be written now; None while they can."""
+
+    async def record(self, *facts: AnyFact) -> None:
+        """Commit facts together, all or none, and return once they are applied.
+
+        Raises `IllegalFact` when the state forbids one of them. While the disk refuses, this
+        waits, and raises `LedgerUnavailable` only once the daemon is giving up. Not cancellable:
+        whoever recorded a fact knows whether it is one.
+        """
+        if not facts:
+            return
+        request = _Request(facts)
+        with trio.CancelScope(shield=True):
+            try:
+                await self._send.send(request)
+            except trio.BrokenResourceError:
+                raise LedgerUnavailable("the ledger is closed") from None
+            await request.done.wait()
+        if request.error is not None:
+            raise request.error
+
+    async def wait_beyond(self, seq: int) -> None:
+        """Return once a fact numbered above `seq` is applied."""
+        while self.registry.seq <= seq:
+            await self._changed.wait()
+
+    async def read(self, since: int, limit: int, issue: str | None) -> list[Recorded]:
+        """Return up to `limit` facts numbered above `since`, oldest first."""
+        return await self._in_store(self._store.read_facts, since, limit, issue)
+
+    def give_up(self) -> None:
+        """Stop waiting for a disk that refuses: what cannot be written now never will be."""
+        self._giving_up.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve `record` until cancelled, and refuse whoever asks after that."""
+        task_status.started()
+        try:
+            async for request in self._receive:
+                group = [request, *self._waiting(255)]
+                with trio.CancelScope(shield=True):
+                    await self._commit(group)
+        finally:
+            for request in self._waiting(self._receive.statistics().max_buffer_size):
+                request.answer(LedgerUnavailable("the ledger is closed"))
+            self._receive.close()
+
+    async def snapshot(self) -> None:
+        """Store the present state, so that the next start has little to replay."""
+        seq, body = self.registry.seq, self.registry.snapshot()
+        await self._in_store(self._store.save_snapshot, seq, body)
+        self._snapshot_seq = seq
+
+    async def forget(self, keys: Sequence[str], daemon_before: float) -> None:
+        """Drop finished issues whose retention has ended, and what daemons did before a moment.
+
+        The snapshot is renewed first, so that dying in between loses nothing.
+        """
+        for key in keys:
+            self.registry.forget(key)
+        await self.snapshot()
+        await self._in_store(self._store.forget, keys, self._snapshot_seq, daemon_before)
+
+    def _waiting(self, most: float) -> Iterator[_Request]:
+        with suppress(trio.WouldBlock):
+            while most > 0:
+                yield self._receive.receive_nowait()
+                most -= 1
+
+    async def _in_store(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        async with self._one_call:
+            return await trio.to_thread.run_sync(call, *args)
+
+    def _check(self, group: Sequence[_Request]) -> tuple[Draft, list[Entry], list[_Request]]:
+        draft, entries, accepted = Draft(self.registry), list[Entry](), list[_Request]()
+        for request in group:
+            trial = draft.fork()
+            try:
+                entries += [trial.add(fact, self._clock.now()) for fact in request.facts]
+            except IllegalFact as error:
+                request.answer(error)
+            else:
+                draft = trial
+                accepted.append(request)
+        return draft, entries, accepted
+
+    async def _commit(self, group: Sequence[_Request]) -> None:
+        draft, entries, accepted = self._check(group)
+        if not accepted:
+            return
+        try:
+            recorded = await self._append(entries)
+        except IllegalFact as error:
+            await self._commit_apart(accepted, error)
+        except LedgerUnavailable as error:
+            for request in accepted:
+                request.answer(error)
+        else:
+            self.registry.accept(draft, recorded[-1].seq)
+            self._tell(recorded)
+            for request in accepted:
+                request.answer(None)
+            await self._bound_replay()
+
+    async def _bound_replay(self) -> None:
+        if self.registry.seq - self._snapshot_seq < SNAPSHOT_EVERY:
+            return
+        try:
+            await self.snapshot()
+        except LedgerUnavailable as error:
+            logger.warning("no snapshot, the next start replays more: %s", error)
+
+    async def _commit_apart(self, group: Sequence[_Request], error: IllegalFact) -> None:
+        if len(group) == 1:
+            group[0].answer(error)
+            return
+        for request in group:
+            await self._commit([request])
+
+    async def _append(self, entries: Sequence[Entry]) -> list[Recorded]:
+        while True:
+            try:
+                recorded = await self._in_store(self._store.append, entries)
+            except LedgerUnavailable as error:
+                if self.trouble is None:
+                    logger.error("facts cannot be written, dispatching stops: %s", error)  # noqa: TRY400
+                self.trouble = str(error)
+                if self._giving_up.is_set():
+                    raise
+                with trio.move_on_after(RETRY_DELAY_S):
+                    await self._giving_up.wait()
+            else:
+                if self.trouble is not None:
+                    logger.warning("facts can be written again, dispatching goes on")
+                self.trouble = None
+                return recorded
+
+    def _tell(self, recorded: Sequence[Recorded]) -> None:
+        for one in recorded:
+            log_fact(one.fact)
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+
+def log_fact(fact: AnyFact) -> None:
+    """Write one journal line for a fact, with the fields people search by."""
+    logger.log(
+        _LEVELS[weight(fact)],
+        "%s",
+        sentence(fact),
+        extra={
+            "factory_fact": kind_of(fact),
+            "factory_issue": fact.issue or None,
+            "factory_run": run_of(fact),
+            "message_id": message_id(type(fact)),
+        },
+    )

@@ -1,0 +1,57 @@
+"""The dry run: what would be dispatched and why the rest would not, without touching anything."""
+
+from collections.abc import Iterable
+
+from factoryd.core.config import Config
+from factoryd.core.errors import SourceFailed
+from factoryd.core.model import Issue
+from factoryd.core.policy import (
+    SLOT_BLOCK,
+    Decision,
+    Dispatch,
+    Escalate,
+    Reopen,
+    Skip,
+    decide,
+    in_order,
+)
+from factoryd.core.records import same_issue
+from factoryd.core.registry import Registry
+from factoryd.ports import IssueSource
+
+
+async def preview(
+    sources: Iterable[IssueSource], registry: Registry, config: Config, now: float
+) -> list[str]:
+    """Return one line per problem and per ready issue, the issues in the order of dispatch."""
+    lines: list[str] = []
+    issues: dict[str, Issue] = {}
+    for source in sources:
+        try:
+            listing = await source.list_ready()
+        except SourceFailed as error:
+            lines.append(f"source {source.name}: {error}")
+            continue
+        lines += [f"{problem.where}: {problem.reason}" for problem in listing.problems]
+        for issue in listing.issues:
+            issues.setdefault(same_issue(issue.key), issue)
+    free = config.factory.slots
+    for issue in in_order(issues.values()):
+        decision = decide(issue, registry.issue(issue.key), config, now)
+        lines.append(f"{issue.key}: {_describe(decision, free)}")
+        free -= isinstance(decision, Dispatch)
+    return lines
+
+
+def _describe(decision: Decision, free: int) -> str:
+    match decision:
+        case Dispatch(repo=repo, recipe=recipe) if free > 0:
+            return f"would be dispatched: repo {repo}, recipe {recipe}"
+        case Dispatch():
+            return f"would wait: {SLOT_BLOCK}"
+        case Reopen():
+            return "would be dispatched as new work: it left ready and came back"
+        case Escalate(reason=reason):
+            return f"would be escalated: {reason}"
+        case Skip(reason=reason):
+            return f"would be left alone: {reason}"

@@ -1,0 +1,45 @@
+"""Forgets finished issues when their time is over, so that nothing grows for ever."""
+
+import logging
+
+import trio
+
+from factoryd.core.config import HistoryConfig
+from factoryd.core.errors import LedgerUnavailable
+from factoryd.core.retention import choose_forgettable
+from factoryd.flow.ledger import Ledger
+from factoryd.ports import Clock, Desk
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 3600.0
+
+
+class Retention:
+    """Drops finished issues: their facts, their files and those of their runs."""
+
+    def __init__(self, config: HistoryConfig, ledger: Ledger, desk: Desk, clock: Clock) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._desk = desk
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Look once an hour, and once at the beginning."""
+        while True:
+            try:
+                await self.forget_old()
+            except LedgerUnavailable as error:
+                logger.warning("old issues could not be forgotten: %s", error)
+            await trio.sleep(EVERY_S)
+
+    async def forget_old(self) -> None:
+        """Forget what is older or more than the configuration keeps."""
+        now = self._clock.now()
+        keys = choose_forgettable(self._ledger.registry, self._config, now)
+        if not keys:
+            return
+        await self._ledger.forget(keys, now - self._config.keep)
+        for key in keys:
+            await trio.to_thread.run_sync(self._desk.forget, key)
+        logger.info("forgot %d finished issues", len(keys))

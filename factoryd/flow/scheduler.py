@@ -1,0 +1,237 @@
+"""Decides what is worked on: follows the sources, dispatches what is ready, holds the scopes.
+
+The nursery is the running set: an issue is in flight exactly as long as its scope's task is in it.
+"""
+
+import logging
+
+import msgspec
+import trio
+
+from factoryd.core.errors import FactoryError, IllegalFact, NoSuchTarget
+from factoryd.core.events import (
+    AnyFact,
+    IssueClaimed,
+    IssueEscalated,
+    IssueLeftReady,
+    IssueReopened,
+    IssueStopping,
+)
+from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
+from factoryd.core.model import Issue, IssueState
+from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, decide, in_order
+from factoryd.core.records import IssueRecord, same_issue
+from factoryd.flow.issue_scope import IssueScope
+from factoryd.flow.pulse import Pulse
+from factoryd.flow.shop import Shop
+from factoryd.flow.source_follower import SourceFollower
+from factoryd.flow.stopping import Stopping
+
+logger = logging.getLogger(__name__)
+
+SCOPE_RETRY_S = (1.0, 5.0, 30.0, 300.0)
+"""Waits before an issue whose scope broke is led on; the last one repeats."""
+
+
+class Scheduler:
+    """Turns listings into running issues."""
+
+    def __init__(self, shop: Shop, followers: list[SourceFollower], pulse: Pulse) -> None:
+        self.followers = followers
+        self._shop = shop
+        self._pulse = pulse
+        self._scopes: dict[str, IssueScope] = {}
+        self._wake = trio.Event()
+
+    def wake(self) -> None:
+        """Look at everything again soon."""
+        self._wake.set()
+
+    async def run(self, *, drain_after: int | None = None) -> None:
+        """Dispatch until cancelled; cancelling empties every tree before this returns.
+
+        With `drain_after`, return once the sources were asked that many times (0: as often as it
+        takes) and nothing is ready, running or cooling down any more.
+        """
+        async with trio.open_nursery() as scopes:
+            for record in self._unfinished():
+                if record.state is IssueState.RUNNING:
+                    self._open_scope(scopes, record.issue.key, has_slot=True)
+            async with trio.open_nursery() as following:
+                for follower in self.followers:
+                    following.start_soon(follower.run, self.wake)
+                await self._dispatch_until_drained(scopes, drain_after)
+                following.cancel_scope.cancel(reason="drained")
+
+    async def empty_leftovers(self) -> None:
+        """Empty every tree that is still recorded as live, for when no scope runs any more.
+
+        Scopes leave none behind; this holds even if one broke.
+        """
+        for record in self._unfinished():
+            for run in record.live_runs:
+                logger.error("%s: run %s was left running", record.issue.key, run.run)
+                stopping = Stopping(self._shop.config.stop.grace)
+                await self._shop.runner.empty_abandoned(run, self._shop.config, stopping)
+
+    async def kill(self, keys: list[str], reason: str, grace_s: float | None) -> None:
+        """End issues as cancelled; returns once that is recorded for all, before it is done.
+
+        Raises `NoSuchTarget` for a key nobody knows and `FactoryError` for one that has ended;
+        then none is touched.
+        """
+        ready = [issue for key in keys if (issue := self._must_be_killable(key)) is not None]
+        for issue in ready:
+            await self._shop.ledger.record(
+                _claimed(Dispatch(issue=issue, repo="", recipe="")),
+                IssueStopping(issue=issue.key, reason=reason),
+            )
+        for key in keys:
+            scope = self._scopes.get(same_issue(key))
+            if scope is not None:
+                await scope.kill(reason, grace_s)
+        self.wake()
+
+    def hurry(self) -> None:
+        """Skip what is left of every grace."""
+        for scope in self._scopes.values():
+            scope.stopping.shorten(0)
+
+    def ready(self) -> list[Issue]:
+        """Return what the sources show as ready, in the order of dispatch, each key once."""
+        issues: dict[str, Issue] = {}
+        for follower in self.followers:
+            for issue in follower.listing.issues:
+                issues.setdefault(same_issue(issue.key), issue)
+        return in_order(issues.values())
+
+    def decide(self, issue: Issue) -> Decision:
+        """Return what would be done with a ready issue now, slots aside."""
+        record = self._shop.ledger.registry.issue(issue.key)
+        return decide(issue, record, self._shop.config, self._shop.clock.now())
+
+    def _unfinished(self) -> list[IssueRecord]:
+        records = self._shop.ledger.registry.issues.values()
+        return [
+            record
+            for record in records
+            if record.state in IN_FLIGHT or (record.state in TERMINAL and not record.written)
+        ]
+
+    async def _dispatch_until_drained(self, scopes: trio.Nursery, drain_after: int | None) -> None:
+        while True:
+            self._wake = trio.Event()
+            with self._pulse.busy():
+                await self._dispatch(scopes)
+            if drain_after is not None and await self._is_drained(drain_after):
+                return
+            if not self._wake.is_set():
+                await self._wake.wait()
+
+    async def _is_drained(self, drain_after: int) -> bool:
+        if self._scopes or not all(follower.asked >= drain_after for follower in self.followers):
+            return False
+        for follower in self.followers:
+            await follower.ask()
+        left = [i for i in self.ready() if isinstance(self.decide(i), Dispatch | Reopen | Escalate)]
+        if left:
+            self.wake()
+        return not left and not self._scopes
+
+    async def _dispatch(self, scopes: trio.Nursery) -> None:
+        if self._shop.ledger.trouble is not None:
+            return
+        await self._note_departures()
+        for issue in self.ready():
+            match self.decide(issue):
+                case Reopen():
+                    await self._reopen(issue)
+                case Escalate(reason=reason):
+                    work = msgspec.structs.replace(issue, body="")
+                    await self._shop.ledger.record(
+                        IssueEscalated(issue=issue.key, work=work, reason=reason)
+                    )
+                case _:
+                    pass
+        await self._take_on(scopes)
+        for record in self._unfinished():
+            if same_issue(record.issue.key) not in self._scopes:
+                self._open_scope(scopes, record.issue.key, has_slot=False)
+
+    async def _take_on(self, scopes: trio.Nursery) -> None:
+        wanted = [one for i in self.ready() if isinstance(one := self.decide(i), Dispatch)]
+        taken = wanted[: self._shop.slots.free]
+        try:
+            await self._shop.ledger.record(*[_claimed(one) for one in taken])
+        except IllegalFact as error:
+            logger.info("looking again, an issue changed hands: %s", error)
+            self.wake()
+            return
+        for one in taken:
+            self._shop.slots.take_nowait()
+            self._open_scope(scopes, one.issue.key, has_slot=True)
+
+    async def _reopen(self, issue: Issue) -> None:
+        reason = "it left ready in its source and came back"
+        await self._shop.ledger.record(IssueReopened(issue=issue.key, reason=reason))
+        self.wake()
+
+    async def _note_departures(self) -> None:
+        gone: list[AnyFact] = []
+        for follower in self.followers:
+            listed = {same_issue(issue.key) for issue in follower.listing.issues}
+            gone += [
+                IssueLeftReady(issue=record.issue.key)
+                for key, record in self._shop.ledger.registry.issues.items()
+                if follower.complete
+                and record.issue.source == follower.name
+                and not record.left_ready
+                and key not in listed
+            ]
+        await self._shop.ledger.record(*gone)
+
+    def _must_be_killable(self, key: str) -> Issue | None:
+        record = self._shop.ledger.registry.issue(key)
+        if record is not None and record.state in IN_FLIGHT:
+            return None
+        if record is not None and record.state in TERMINAL:
+            raise FactoryError(f"{key} has ended already: it is {record.state}")
+        for issue in self.ready():
+            if same_issue(issue.key) == same_issue(key):
+                return issue
+        raise NoSuchTarget(f"{key}: no such issue")
+
+    def _open_scope(self, scopes: trio.Nursery, key: str, *, has_slot: bool) -> None:
+        scope = IssueScope(self._shop, key, has_slot=has_slot)
+        self._scopes[same_issue(key)] = scope
+        scopes.start_soon(self._lead, key, scope)
+
+    async def _lead(self, key: str, scope: IssueScope) -> None:
+        tries = 0
+        try:
+            while not await _runs_to_its_end(key, scope):
+                await trio.sleep(SCOPE_RETRY_S[min(tries, len(SCOPE_RETRY_S) - 1)])
+                tries += 1
+        finally:
+            del self._scopes[same_issue(key)]
+            self.wake()
+
+
+def _claimed(one: Dispatch) -> IssueClaimed:
+    return IssueClaimed(
+        issue=one.issue.key,
+        work=msgspec.structs.replace(one.issue, body=""),
+        repo=one.repo,
+        recipe=one.recipe,
+    )
+
+
+async def _runs_to_its_end(key: str, scope: IssueScope) -> bool:
+    """Run a scope; the fence around one issue: an error in it is reported and costs no other."""
+    ended = True
+    try:
+        await scope.run()
+    except* Exception:
+        logger.exception("%s: an error inside factoryd; the issue is led on in a moment", key)
+        ended = False
+    return ended

@@ -1,0 +1,76 @@
+"""Follows one source: asks it when something changed, at least once in a poll interval."""
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from factoryd.core.errors import SourceFailed
+from factoryd.core.model import Listing, Problem
+from factoryd.flow.pulse import Pulse
+from factoryd.ports import IssueSource
+
+logger = logging.getLogger(__name__)
+
+FAILED_RETRY_S = 5.0
+"""How long a source that failed is left alone, unless the poll interval is shorter."""
+
+
+class SourceFollower:
+    """The newest listing of one source, and the trouble with it."""
+
+    def __init__(self, source: IssueSource, poll_interval_s: float, pulse: Pulse) -> None:
+        self.listing = Listing()
+        self.trouble: str | None = None
+        self.asked = 0
+        self.complete = False
+        """Whether `listing` is a whole one: the last time of asking worked."""
+        self._source = source
+        self._poll_interval_s = poll_interval_s
+        self._pulse = pulse
+        self._asking = trio.Lock()
+        self._reported = frozenset[Problem]()
+
+    @property
+    def name(self) -> str:
+        """Return the source's name."""
+        return self._source.name
+
+    @property
+    def kind(self) -> str:
+        """Return the source's kind."""
+        return self._source.kind
+
+    async def run(self, changed: Callable[[], None]) -> None:
+        """Keep the listing up to date until cancelled, calling `changed` after each look."""
+        while True:
+            await self.ask()
+            changed()
+            if self.trouble is not None:
+                await trio.sleep(min(FAILED_RETRY_S, self._poll_interval_s))
+                continue
+            with trio.move_on_after(self._poll_interval_s):
+                await self._source.wait_change()
+
+    async def ask(self) -> None:
+        """Take a new listing; a source that fails keeps its old one and is reported once."""
+        async with self._asking:
+            try:
+                with self._pulse.busy():
+                    self.listing = await self._source.list_ready()
+            except SourceFailed as error:
+                if str(error) != self.trouble:
+                    logger.warning("source %s failed: %s", self.name, error)
+                self.trouble, self.complete = str(error), False
+            else:
+                if self.trouble is not None:
+                    logger.info("source %s works again", self.name)
+                self.trouble, self.complete = None, True
+                self._report_problems()
+            self.asked += 1
+
+    def _report_problems(self) -> None:
+        problems = frozenset(self.listing.problems)
+        for problem in sorted(problems - self._reported, key=lambda one: one.where):
+            logger.warning("source %s: %s: %s", self.name, problem.where, problem.reason)
+        self._reported = problems

@@ -1,0 +1,272 @@
+"""The pictures the control socket shows, drawn from the state without changing it."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from factoryd.core.events import Recorded, encode_fact, kind_of, run_of
+from factoryd.core.model import AgentState, Containment, Data, Issue, IssueState, StopReport
+from factoryd.core.policy import SLOT_BLOCK, Escalate, Skip
+from factoryd.core.records import IssueRecord, RunRecord, same_issue
+from factoryd.core.registry import Registry
+from factoryd.flow.agent_runner import LiveRun
+from factoryd.flow.pulse import Pulses
+from factoryd.flow.scheduler import Scheduler
+from factoryd.flow.shop import Shop
+from factoryd.wire.messages import (
+    AgentView,
+    CountersView,
+    DaemonView,
+    FactView,
+    HandoffView,
+    HealthReply,
+    IssueView,
+    KilledView,
+    ProblemView,
+    PulseView,
+    SkippedView,
+    SourceView,
+    StatusReply,
+)
+
+
+def rfc3339(moment: float) -> str:
+    """Return Unix seconds as text in UTC, to the millisecond (RFC 3339)."""
+    text = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def _maybe(moment: float | None) -> str | None:
+    return None if moment is None else rfc3339(moment)
+
+
+class Birth(Data, frozen=True, kw_only=True):
+    """What stays the same through a daemon's life."""
+
+    pid: int
+    version: str
+    started_at: float
+    adopted_runs: int
+    containment: Containment
+
+
+class Overview:
+    """Looks at all parts of a daemon and draws what callers ask for."""
+
+    def __init__(self, birth: Birth, shop: Shop, scheduler: Scheduler, pulses: Pulses) -> None:
+        self._birth = birth
+        self._ledger = shop.ledger
+        self._runner = shop.runner
+        self._slots = shop.slots
+        self._scheduler = scheduler
+        self._pulses = pulses
+
+    @property
+    def pid(self) -> int:
+        """Return the daemon's process id."""
+        return self._birth.pid
+
+    async def status(self, targets: tuple[str, ...]) -> StatusReply:
+        """Return the picture of now; with targets, only those issues (by key or agent name)."""
+        await self._runner.sample()
+        wanted = {same_issue(target) for target in targets}
+        counters = self._ledger.registry.counters
+        return StatusReply(
+            daemon=self._daemon(),
+            sources=tuple(
+                SourceView(
+                    name=one.name,
+                    kind=one.kind,
+                    state="failing" if one.trouble else "ok",
+                    problems=_source_problems(one.trouble, one.name)
+                    + tuple(
+                        ProblemView(where=problem.where, reason=problem.reason)
+                        for problem in one.listing.problems
+                    ),
+                )
+                for one in self._scheduler.followers
+            ),
+            issues=tuple(view for view in self._issues() if not wanted or _is_in(view, wanted)),
+            handoffs=tuple(
+                HandoffView(
+                    agent=one.place.agent,
+                    issue=one.place.issue,
+                    run=run,
+                    reason=one.reason,
+                    since=rfc3339(one.since),
+                )
+                for run, one in self._ledger.registry.handoffs.items()
+            ),
+            counters=CountersView(
+                dispatched=counters.dispatched,
+                done=counters.done,
+                failed=counters.failed,
+                parked=counters.parked,
+                resumed=counters.resumed,
+                name_collisions=counters.name_collisions,
+                reaped=counters.reaped,
+            ),
+        )
+
+    def health(self) -> HealthReply:
+        """Return whether every part makes progress."""
+        degraded = self.degraded()
+        return HealthReply(
+            state="degraded" if degraded else "ok",
+            pid=self._birth.pid,
+            degraded=degraded,
+            heartbeat_age_s=self._pulses.age_s,
+            pulses=tuple(
+                PulseView(
+                    name=one.name,
+                    silent_s=one.silent_s,
+                    max_silence_s=one.max_silence_s,
+                    late=one.late,
+                )
+                for one in self._pulses.readings()
+            ),
+        )
+
+    def degraded(self) -> tuple[str, ...]:
+        """Return the names of the parts that do not work, each once."""
+        failing = [f"source {one.name}" for one in self._scheduler.followers if one.trouble]
+        trouble = ["ledger"] if self._ledger.trouble else []
+        return tuple(dict.fromkeys([*self._pulses.late(), *failing, *trouble]))
+
+    def headline(self) -> str:
+        """Return the daemon's condition in one line."""
+        running = sum(
+            one.state is IssueState.RUNNING for one in self._ledger.registry.issues.values()
+        )
+        degraded = self.degraded()
+        suffix = f", degraded: {', '.join(degraded)}" if degraded else ""
+        return f"{running} issues running, {self._slots.free} slots free{suffix}"
+
+    def _daemon(self) -> DaemonView:
+        return DaemonView(
+            pid=self._birth.pid,
+            version=self._birth.version,
+            state=self._pulses.state,
+            started_at=rfc3339(self._birth.started_at),
+            containment=self._birth.containment,
+            paused=False,
+            slots=self._slots.total,
+            free_slots=self._slots.free,
+            degraded=self.degraded(),
+            heartbeat_age_s=self._pulses.age_s,
+            adopted_runs=self._birth.adopted_runs,
+        )
+
+    def _issues(self) -> list[IssueView]:
+        registry = self._ledger.registry
+        views = [self._known(record) for record in registry.issues.values()]
+        for issue in self._scheduler.ready():
+            record = registry.issue(issue.key)
+            if record is None or record.state is IssueState.READY:
+                views.append(self._ready(issue))
+        return views
+
+    def _ready(self, issue: Issue) -> IssueView:
+        decision = self._scheduler.decide(issue)
+        why = None if self._slots.free else SLOT_BLOCK
+        if isinstance(decision, Skip | Escalate):
+            why = decision.reason
+        return IssueView(
+            key=issue.key,
+            title=issue.title,
+            state=IssueState.READY,
+            attempt=0,
+            round=0,
+            stage=0,
+            since=rfc3339(issue.since),
+            not_before=None,
+            reason=why,
+            agents=(),
+        )
+
+    def _known(self, record: IssueRecord) -> IssueView:
+        return IssueView(
+            key=record.issue.key,
+            title=record.issue.title,
+            state=record.state,
+            attempt=record.attempt,
+            round=record.round,
+            stage=record.stage,
+            since=rfc3339(record.since),
+            not_before=_maybe(record.not_before),
+            reason=record.reason,
+            agents=tuple(
+                _agent(run, self._runner.live.get(run.run), stopping=_stops(record))
+                for run in record.runs.values()
+            ),
+        )
+
+
+def _stops(record: IssueRecord) -> bool:
+    return record.state is IssueState.STOPPING
+
+
+def _source_problems(trouble: str | None, name: str) -> tuple[ProblemView, ...]:
+    return () if trouble is None else (ProblemView(where=name, reason=trouble),)
+
+
+def _is_in(view: IssueView, wanted: set[str]) -> bool:
+    return bool(wanted & {same_issue(view.key), *(agent.name for agent in view.agents)})
+
+
+def _agent(run: RunRecord, live: LiveRun | None, *, stopping: bool) -> AgentView:
+    usage = live.usage if live is not None else None
+    receipt = run.receipt
+    return AgentView(
+        name=run.agent,
+        role=run.role,
+        state=AgentState.STOPPING if stopping and run.live else run.state,
+        run=run.run,
+        pid=run.identity.pid if run.identity is not None and run.live else None,
+        started_at=rfc3339(run.since),
+        resumes=run.resumes,
+        session=run.session,
+        processes=usage.processes if usage else None,
+        cpu_s=usage.cpu_s if usage else receipt.cpu_s if receipt else None,
+        memory_bytes=usage.memory_bytes if usage else None,
+        peak_processes=(
+            live.peak_processes if live else receipt.peak_processes if receipt else None
+        ),
+        last_output_at=_maybe(live.last_output_at) if live else None,
+        exit=run.exit.status if run.exit else None,
+    )
+
+
+def killed_view(agent: str, run: str, report: StopReport) -> KilledView:
+    """Return what ending a run took, as callers see it."""
+    return KilledView(
+        agent=agent,
+        run=run,
+        signals=report.signals,
+        killed=report.killed,
+        skipped=tuple(SkippedView(pid=one.pid, reason=one.reason) for one in report.skipped),
+        survivors=report.survivors,
+        emptied=report.emptied,
+        took_s=report.took_s,
+    )
+
+
+def fact_view(recorded: Recorded) -> FactView:
+    """Return a fact as callers see it."""
+    return FactView(
+        seq=recorded.seq,
+        at=rfc3339(recorded.at),
+        kind=kind_of(recorded.fact),
+        issue=recorded.fact.issue,
+        run=run_of(recorded.fact),
+        body=msgspec.Raw(encode_fact(recorded.fact)),
+    )
+
+
+def find_issue(registry: Registry, target: str) -> IssueRecord | None:
+    """Return the issue that a target names: by its key, or by the name of one of its agents."""
+    record = registry.issue(target)
+    if record is not None:
+        return record
+    name = target.lower()
+    return next((one for one in registry.issues.values() if name in one.runs), None)
