@@ -1,0 +1,239 @@
+"""Answers laid out as words and cells, before anyone decides how to draw them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from factoryctl.output import printable
+from factoryd.wire.messages import (
+    AgentView,
+    DaemonView,
+    FactView,
+    HandoffView,
+    HealthReply,
+    IssueView,
+    KilledView,
+    StatusReply,
+)
+
+UNKNOWN = "-"
+
+COLUMNS = (
+    "issue/agent",
+    "state",
+    "age",
+    "attempt",
+    "round/stage",
+    "pid",
+    "cpu",
+    "memory",
+    "processes",
+    "resumes",
+    "output",
+    "about",
+)
+NUMBERS = frozenset(COLUMNS[2:11])
+"""The columns that line up on the right."""
+
+
+_IN_EVERY_FACT = frozenset({"type", "issue", "run"})
+_NOT_PLAIN = (b"{", b"[", b"null")
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the table: an issue, or one of its agents; an empty cell does not apply to it."""
+
+    is_issue: bool
+    cells: tuple[str, ...]
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True):
+    """All that `status` shows; `alarms` want a person's attention."""
+
+    headline: str
+    alarms: tuple[str, ...]
+    rows: tuple[Row, ...]
+    footer: str
+
+
+def lay_out(status: StatusReply, now: datetime) -> Picture:
+    """Return what there is to show of a status, ages counted up to `now`, safe to print."""
+    rows: list[Row] = []
+    for issue in status.issues:
+        rows.append(_issue_row(issue, now))
+        rows.extend(_agent_row(agent, now) for agent in issue.agents)
+    degraded = (f"degraded: {part}" for part in status.daemon.degraded)
+    problems = (
+        f"source {source.name} ({source.kind}) {source.state}: {problem.where}: {problem.reason}"
+        for source in status.sources
+        for problem in source.problems
+    )
+    failing = (
+        f"source {source.name} ({source.kind}) {source.state}"
+        for source in status.sources
+        if source.state != "ok" and not source.problems
+    )
+    handoffs = (_handoff(handoff, now) for handoff in status.handoffs)
+    return Picture(
+        headline=printable(_headline(status.daemon, now)),
+        alarms=tuple(map(printable, (*degraded, *failing, *problems, *handoffs))),
+        rows=tuple(rows),
+        footer=_footer(status),
+    )
+
+
+def plain_picture(picture: Picture) -> str:
+    """Return a picture as aligned text; every line of its table has every cell."""
+    table = [COLUMNS, *(tuple(cell or UNKNOWN for cell in row.cells) for row in picture.rows)]
+    drawn = align(table, NUMBERS) if picture.rows else ["no issues"]
+    return "\n".join([picture.headline, *picture.alarms, "", *drawn, "", picture.footer])
+
+
+def plain_health(health: HealthReply) -> str:
+    """Return what `health` says of a daemon that answers."""
+    beat = duration(health.heartbeat_age_s)
+    head = f"{health.state}: factoryd (pid {health.pid}), newest heartbeat {beat} ago"
+    columns = ("part", "silent", "may be silent", "late")
+    table = [
+        (one.name, duration(one.silent_s), duration(one.max_silence_s), "late" if one.late else "")
+        for one in health.pulses
+    ]
+    lines = align([columns, *table], frozenset(columns[1:3])) if table else []
+    degraded = (f"degraded: {part}" for part in health.degraded)
+    return "\n".join(map(printable, (head, *degraded, *lines)))
+
+
+def plain_killed(killed: KilledView) -> str:
+    """Return one line on how ending one run went."""
+    result = "emptied" if killed.emptied else f"NOT EMPTIED, {killed.survivors} left"
+    signals = "+".join(killed.signals) or "no signal"
+    skipped = "".join(f", skipped {one.pid}: {one.reason}" for one in killed.skipped)
+    return printable(
+        f"{killed.agent or UNKNOWN}  {killed.run}  {result}  {killed.killed} ended by {signals}"
+        f"{skipped}  {duration(killed.took_s)}"
+    )
+
+
+def plain_fact(fact: FactView) -> str:
+    """Return one line on a fact: what every fact has, then its own plain members."""
+    members = msgspec.json.decode(fact.body, type=dict[str, msgspec.Raw])
+    details = [
+        f"{name}={bytes(value).decode()}"
+        for name, value in members.items()
+        if name not in _IN_EVERY_FACT and not bytes(value).startswith(_NOT_PLAIN)
+    ]
+    words = [f"{fact.seq:>6}", fact.at, f"{fact.kind:<16}", fact.issue or UNKNOWN]
+    return printable("  ".join([*words, fact.run or UNKNOWN, *details]))
+
+
+def align(table: Sequence[Sequence[str]], right: frozenset[str] = frozenset()) -> list[str]:
+    """Return a table as lines, its first row the names of its columns, some lined up right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    sides = [">" if name in right else "<" for name in table[0]]
+    return [
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def duration(seconds: float | None) -> str:
+    """Return a length of time in at most two units (``2h05m``)."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f}s"
+    whole = int(seconds)
+    for unit_s, unit, part_s, part in _UNITS:
+        if whole >= unit_s:
+            return f"{whole // unit_s}{unit}{whole % unit_s // part_s:02}{part}"
+    return f"{whole}s"
+
+
+def size(count: int | None) -> str:
+    """Return a number of bytes in the unit that suits it (``1.5M``; a K is 1024)."""
+    if count is None:
+        return UNKNOWN
+    amount, unit = float(count), "B"
+    for larger in "KMGT":
+        if amount < 1000:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.1f}{unit}" if unit != "B" and amount < 10 else f"{amount:.0f}{unit}"
+
+
+def age(moment: str | None, now: datetime) -> str:
+    """Return how long ago a moment was (RFC 3339); what is no moment is unknown."""
+    if moment is None:
+        return UNKNOWN
+    try:
+        return duration((now - datetime.fromisoformat(moment)).total_seconds())
+    except (ValueError, TypeError):
+        return UNKNOWN
+
+
+_UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
+
+
+def _headline(daemon: DaemonView, now: datetime) -> str:
+    paused = ", paused" if daemon.paused else ""
+    return (
+        f"factoryd {daemon.version} {daemon.state}{paused}: pid {daemon.pid}, "
+        f"up {age(daemon.started_at, now)}, {daemon.free_slots} of {daemon.slots} slots free, "
+        f"containment {daemon.containment}, heartbeat {duration(daemon.heartbeat_age_s)} ago"
+    )
+
+
+def _issue_row(issue: IssueView, now: datetime) -> Row:
+    wait = f"again at {issue.not_before}" if issue.not_before is not None else None
+    about = (part for part in (issue.reason, wait, issue.title) if part)
+    cells = (
+        issue.key,
+        issue.state,
+        age(issue.since, now),
+        str(issue.attempt),
+        f"{issue.round}/{issue.stage}",
+        *("",) * 6,
+        " | ".join(about),
+    )
+    return Row(is_issue=True, cells=tuple(map(printable, cells)))
+
+
+def _agent_row(agent: AgentView, now: datetime) -> Row:
+    cells = (
+        f"  {agent.name}",
+        agent.state,
+        age(agent.started_at, now),
+        "",
+        "",
+        _count(agent.pid),
+        duration(agent.cpu_s),
+        size(agent.memory_bytes),
+        _count(agent.processes),
+        str(agent.resumes),
+        age(agent.last_output_at, now),
+        f"exit {agent.exit}" if agent.exit is not None else "",
+    )
+    return Row(is_issue=False, cells=tuple(map(printable, cells)))
+
+
+def _handoff(handoff: HandoffView, now: datetime) -> str:
+    return (
+        f"not emptied for {age(handoff.since, now)}: {handoff.agent} of {handoff.issue} "
+        f"(run {handoff.run}): {handoff.reason}"
+    )
+
+
+def _footer(status: StatusReply) -> str:
+    counters = status.counters
+    return (
+        f"dispatched {counters.dispatched}, done {counters.done}, failed {counters.failed}, "
+        f"parked {counters.parked}, resumed {counters.resumed}, reaped {counters.reaped}, "
+        f"name collisions {counters.name_collisions}"
+    )
+
+
+def _count(number: int | None) -> str:
+    return UNKNOWN if number is None else str(number)
