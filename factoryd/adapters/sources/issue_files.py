@@ -64,23 +64,22 @@ def read_issue_file(path: Path) -> tuple[bytes, Stamp] | None:
     `Unreadable` for what is refused.
     """
     try:
+        _check_kind(path.lstat())  # before it is opened, which alone may do things to a device
         descriptor = os.open(path, _OPEN)
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket or device
-            raise Unreadable(_describe(path)) from error
         raise Unreadable(f"cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise Unreadable(_describe_mode(status.st_mode))
-            if status.st_size > MAX_BYTES:
-                raise Unreadable(_too_large(status.st_size))
-            data = _read_all(file.fileno())
-        except OSError as error:
-            raise Unreadable(f"cannot be read: {error.strerror}") from error
+    try:
+        status = os.fstat(descriptor)
+        _check_kind(status)
+        if status.st_size > MAX_BYTES:
+            raise Unreadable(_too_large(status.st_size))
+        data = _read_all(descriptor)
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
     if len(data) > MAX_BYTES:
         raise Unreadable(_too_large(len(data)))
     return data, stamp_of(status)
@@ -97,15 +96,10 @@ def _too_large(size: int) -> str:
     return f"is larger than 1 MiB ({size} bytes): shorten it"
 
 
-def _describe(path: Path) -> str:
-    try:
-        return _describe_mode(path.lstat().st_mode)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-
-
-def _describe_mode(mode: int) -> str:
-    return _KINDS.get(stat.S_IFMT(mode), "is a device: put a regular file here")
+def _check_kind(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = stat.S_IFMT(status.st_mode)
+        raise Unreadable(_KINDS.get(kind, "is a device: put a regular file here"))
 
 
 def move(source: Path, target: Path) -> None:
