@@ -9,6 +9,7 @@
     ├ NotRunning        there is no daemon                       3
     ├ NotAnswering      there is one, but it does not answer     5
     ├ NotAllowed        the socket is closed to this user        6
+    ├ Unproven          processes may be left                    7
     └ Refused           the daemon said no                       as the wire's table says
 """
 
@@ -49,6 +50,12 @@ class NotAllowed(Failure):
     """The kernel keeps this user from the socket."""
 
     exit_status = 6
+
+
+class Unproven(Failure):
+    """The daemon ended, and did not say that nothing is left."""
+
+    exit_status = 7
 
 
 class Refused(Failure):

@@ -273,9 +273,21 @@ async def test_a_kill_that_contradicts_itself_is_wrong_usage(daemon, ctl, argume
 async def test_shutdown_returns_when_the_daemon_is_gone(daemon, ctl, verb):
     daemon.when("Shutdown", encode_reply(ShutdownReply(pid=12)), Act.CLOSE)
     done = await ctl(verb)
-    assert (done.returncode, done.stdout) == (0, b"factoryd (pid 12) has stopped\n")
+    answer = b"factoryd (pid 12) has stopped, nothing of it runs any more\n"
+    assert (done.returncode, done.stdout) == (0, answer)
     assert b"factoryd (pid 12) is stopping" in done.stderr
     assert lines(await ctl(verb, "--json")) == [{"pid": 12, "stopped": True}]
+
+
+async def test_a_daemon_that_ends_without_taking_its_heartbeat_away_is_no_proof(
+    daemon, ctl, tmp_path
+):
+    daemon.when("Shutdown", encode_reply(ShutdownReply(pid=12)), Act.CLOSE)
+    (tmp_path / "heartbeat").write_bytes(msgspec.json.encode(beat()))
+    done = await ctl("shutdown", "--json")
+    assert done.returncode == 7
+    assert lines(done) == [{"pid": 12, "stopped": False}]
+    assert b"ended without proving that nothing is left" in done.stderr
 
 
 # ------------------------------------------------------------------------------------- silence
