@@ -53,6 +53,9 @@ logger = logging.getLogger(__name__)
 MAX_BUSY_S = 30.0
 """How long a part of the daemon may be at one thing before it counts as stuck."""
 
+THREADS = 4
+"""Blocking calls at once: all are short, and more threads than that only wait for one another."""
+
 
 class Plan(Data, frozen=True, kw_only=True):
     """What a daemon is started with. `drain_after`: see `Scheduler.run`; None: serve for ever."""
@@ -78,10 +81,12 @@ async def serve(plan: Plan, journal: Journal | None) -> int:
         for directory in {plan.directories.state, plan.directories.runtime}:
             held.callback(InstanceLock(directory / "lock").close)
         raise_descriptor_limit()
+        trio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         store = SqliteStore(plan.directories.state / "ledger.sqlite")
         held.callback(store.close)
         registry = Registry.replay(*store.load())
         trees = choose(tree_root_name(plan.directories.state), plan.config.factory.containment)
+        held.callback(trees.close)
         listener = bind_control_socket(plan.directories.runtime / "control.sock")
         held.callback(listener.socket.close)
         ledger = Ledger(store, registry, SystemClock())
@@ -252,7 +257,9 @@ class Daemon:
             return 1
         if not clean:
             logger.error("survivors are left; they are handed to the next daemon")
-        return 0 if clean and not (self._drained() and self._left_for_people()) else 1
+            return 1
+        await self._pulses.end()
+        return 1 if self._drained() and self._left_for_people() else 0
 
     def _drained(self) -> bool:
         return self._plan.drain_after is not None and not self._stop_asked.is_set()

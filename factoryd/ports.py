@@ -154,6 +154,10 @@ class ProcessTrees(Protocol):
         """Say whether a process is inside any agent's tree; None when that cannot be told."""
         ...
 
+    def close(self) -> None:
+        """Remove what was made to hold trees, unless it holds one; trees stay as they are."""
+        ...
+
 
 class LedgerStore(Protocol):
     """Keeps facts durably, in order. Blocking: the ledger calls it in a thread, one call at a time."""
@@ -211,7 +215,11 @@ class Workspaces(Protocol):
 
 
 class Desk(Protocol):
-    """The files of issues and runs in the state directory. Blocking: call it in a thread."""
+    """The files of issues and runs in the state directory.
+
+    What makes and notes is quick (small local files, nothing is flushed to disk); what reads output
+    or removes blocks for longer and belongs into a thread.
+    """
 
     def make_run_directory(self, key: str, run: RunId) -> str:
         """Return the absolute path of a new, private directory for a run's files."""
@@ -219,6 +227,10 @@ class Desk(Protocol):
 
     def write_issue(self, issue: Issue) -> str:
         """Write the issue's text for its agents and return the absolute path."""
+        ...
+
+    def issue_path(self, key: str) -> str:
+        """Return where `write_issue` keeps it."""
         ...
 
     def write_feedback(self, key: str, text: str) -> None:
@@ -310,6 +322,10 @@ class HeartbeatFile(Protocol):
 
     def write(self, beat: Heartbeat) -> None:
         """Replace the heartbeat atomically. Blocking; raises `OSError`."""
+        ...
+
+    def remove(self) -> None:
+        """Take the heartbeat away: nothing of the daemon is left. Blocking; raises `OSError`."""
         ...
 
 

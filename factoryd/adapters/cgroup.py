@@ -34,8 +34,9 @@ class Mount(Data, frozen=True, kw_only=True):
 
     def path_of(self, cgroup: str) -> str | None:
         """Return the directory of a cgroup named as in `/proc/PID/cgroup`; None if not shown."""
-        inside = cgroup.removeprefix(self.root.rstrip("/"))
-        if not cgroup.startswith(self.root) or inside.startswith("/.."):
+        root = self.root.rstrip("/")
+        inside = cgroup.removeprefix(root)
+        if not f"{cgroup}/".startswith(f"{root}/") or inside.startswith("/.."):
             return None
         return (self.point + inside).rstrip("/")
 

@@ -2,15 +2,18 @@
 
 import os
 import re
+import subprocess
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
-import trio
 
 from factoryd.core.errors import CannotStart
 from factoryd.core.model import Command, Data, Exit, TreePlace
+
+Process = subprocess.Popen[bytes]  # noqa: TID251 (this is the door that all agents go through)
+"""A child of ours; whoever waits for its end (`pidfd.wait_ended`) then reaps it (`poll`)."""
 
 SHIM = Path(__file__).parent.parent / "libexec" / "agent-shim"
 """Run through /bin/sh by name, as an installation may drop the execute bit."""
@@ -26,13 +29,6 @@ class _Status(Data, frozen=True, kw_only=True):
 
     status: int
     reason: str | None = None
-
-
-class _Files(Data, frozen=True, kw_only=True):
-    """The descriptors a run starts with."""
-
-    stdin: int
-    output: int
 
 
 def resolve_program(command: Command) -> str:
@@ -108,49 +104,44 @@ def read_status(place: TreePlace) -> Exit | None:
     return Exit(status=left.status, reason=left.reason)
 
 
-async def launch(
+def launch(
     place: TreePlace,
     command: Command,
     options: tuple[str, ...],
     contain: Callable[[], None] = lambda: None,
-) -> trio.Process:
+) -> Process:
     """Start the shim with the command; raise `CannotStart`, and then nothing has been started.
 
-    `contain` is called last before the start, in a thread; undoing it is the caller's part.
+    `contain` is called last before the start; undoing it is the caller's part. Blocking.
     """
-    with ExitStack() as stack:
-
-        def prepare() -> tuple[str, _Files]:
-            program = resolve_program(command)
-            files = stack.enter_context(_open_files(place, command))
+    program = resolve_program(command)
+    try:
+        with _open_files(place, command) as (stdin, output):
             contain()
-            return program, files
-
-        try:
-            program, files = await trio.to_thread.run_sync(prepare)
-            return await trio.lowlevel.open_process(
+            return Process(
                 shim_argv(place, (program, *command.argv[1:]), options),
-                stdin=files.stdin,
-                stdout=files.output,
-                stderr=files.output,
+                stdin=stdin,
+                stdout=output,
+                stderr=output,
                 env=command.env,
                 cwd=command.cwd,
                 start_new_session=True,
             )
-        except OSError as error:
-            where = f" {error.filename}" if error.filename else ""
-            raise CannotStart(f"{command.argv[0]}:{where} {error.strerror}") from error
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        raise CannotStart(f"{command.argv[0]}:{where} {error.strerror}") from error
 
 
 @contextmanager
-def _open_files(place: TreePlace, command: Command) -> Generator[_Files]:
+def _open_files(place: TreePlace, command: Command) -> Generator[tuple[int, int]]:
+    """Open what the run reads from and what it writes to."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     with ExitStack() as stack:
         output = os.open(Path(place.directory) / "output", flags, 0o600)
         stack.callback(os.close, output)
         stdin = os.open(command.stdin or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, stdin)
-        yield _Files(stdin=stdin, output=output)
+        yield stdin, output
 
 
 def shim_argv(place: TreePlace, argv: tuple[str, ...], options: tuple[str, ...]) -> tuple[str, ...]:

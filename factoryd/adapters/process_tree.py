@@ -5,6 +5,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import trio
+
 from factoryd.adapters.cgroup import (
     Leaf,
     LeafGroup,
@@ -68,16 +70,7 @@ class CgroupTrees:
 
     async def start(self, place: TreePlace, command: Command) -> Tree:
         """Start the command in a leaf of its own; raise `CannotStart` and leave nothing."""
-        assert place.cgroup is not None
-        leaf = Leaf(Path(place.cgroup))
-        try:
-            process = await launch(place, command, ("--procs", str(leaf.procs)), leaf.create)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                leaf.remove()
-            raise
-        # No checkpoint from here on: a process that exists is always handed to the caller.
-        return RunTree(place, LeafGroup(leaf), identify(process.pid), process)
+        return await trio.to_thread.run_sync(_start, place, command)
 
     async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
         """Take over a run, whichever containment it was started in and whatever is left of it."""
@@ -98,3 +91,22 @@ class CgroupTrees:
         except OSError:
             return None
         return None if cgroup is None else cgroup.startswith(f"{self._root}/agents/")
+
+    def close(self) -> None:
+        """Remove the root where it is ours alone and empty; what lives in it stays."""
+        with contextlib.suppress(OSError):
+            (self._root / "agents").rmdir()
+            if self._root.name.startswith("factoryd-"):
+                self._root.rmdir()
+
+
+def _start(place: TreePlace, command: Command) -> Tree:
+    assert place.cgroup is not None
+    leaf = Leaf(Path(place.cgroup))
+    try:
+        process = launch(place, command, ("--procs", str(leaf.procs)), leaf.create)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            leaf.remove()
+        raise
+    return RunTree(place, LeafGroup(leaf), identify(process.pid), process)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import trio
 
-from factoryd.adapters.launch import read_status
+from factoryd.adapters.launch import Process, read_status
 from factoryd.adapters.pidfd import verify, wait_ended
 from factoryd.adapters.proc import Stat, boot_id, read_stats
 from factoryd.adapters.tree_stop import Delivered, Plan, deliver, plan_stop, protection
@@ -24,6 +24,9 @@ PROOF_BOUND_S = 5.0
 """How long a killed tree may take to be empty; what is left then, the kernel does not let die."""
 
 _SWEEP_PAUSE_S = 0.001
+
+LOOKING = trio.CapacityLimiter(64)
+"""Threads that look at processes: apart from trio's others, so that the ledger never waits."""
 
 
 class Group(Protocol):
@@ -66,7 +69,7 @@ class RunTree:
         place: TreePlace,
         group: Group,
         identity: ProcessIdentity | None,
-        process: trio.Process | None = None,
+        process: Process | None = None,
     ) -> None:
         self._place = place
         self._group = group
@@ -97,18 +100,17 @@ class RunTree:
         return self._exit
 
     async def _wait_root(self) -> None:
-        if self._process is not None:
-            await self._process.wait()
-        elif self._identity is not None:
-            await wait_ended(self._identity)
-        else:
+        if self._identity is None:
             await trio.lowlevel.checkpoint()
+            return
+        await wait_ended(self._identity)
+        if self._process is not None:
+            self._process.poll()
 
     def _guess_exit(self) -> Exit:
         """Return what is known without a status file."""
         if self._process is not None:
-            code = self._process.returncode
-            assert code is not None
+            code = self._process.wait()
             return Exit(status=code if code >= 0 else 128 - code)
         if self._identity is None:
             return Exit(status=None, reason="it never began, or its first process left no status")
@@ -132,7 +134,9 @@ class RunTree:
         emptied = False
         with trio.move_on_after(PROOF_BOUND_S):
             emptied = await self._empty(policy)
-        survivors = 0 if emptied else await trio.to_thread.run_sync(self._count_survivors)
+        survivors = (
+            0 if emptied else await trio.to_thread.run_sync(self._count_survivors, limiter=LOOKING)
+        )
         return StopReport(
             signals=tuple(self._signals),
             killed=len(self._reached if emptied else self._list_ended()),
@@ -195,6 +199,8 @@ class RunTree:
             else:
                 reason = f"not reached within {PROOF_BOUND_S:g} s"
             self._skipped.setdefault(pid, reason)
+        if not left:
+            self._skipped.setdefault(0, f"not proven empty within {PROOF_BOUND_S:g} s")
         return max(1, len(left))
 
     async def _wait_empty(self) -> None:
@@ -204,7 +210,7 @@ class RunTree:
     async def _plan(self, policy: StopPolicy) -> Plan | None:
         """Return whom to signal now; None, and the reason in the report, when nobody can tell."""
         try:
-            plan = await trio.to_thread.run_sync(self._make_plan, policy)
+            plan = await trio.to_thread.run_sync(self._make_plan, policy, limiter=LOOKING)
         except OSError as error:
             pid = self._identity.pid if self._identity is not None else 0
             self._skipped[pid] = f"the processes of the tree cannot be listed: {error.strerror}"
@@ -233,7 +239,9 @@ class RunTree:
         return self._is_root(pid) or self._group.holds(pid)
 
     async def _deliver(self, plan: Plan, number: signal.Signals) -> None:
-        done = await trio.to_thread.run_sync(deliver, plan.targets, number, self._holds)
+        done = await trio.to_thread.run_sync(
+            deliver, plan.targets, number, self._holds, limiter=LOOKING
+        )
         self._note(number, done)
 
     def _note(self, number: signal.Signals, done: Delivered) -> None:

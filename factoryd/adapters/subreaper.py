@@ -31,7 +31,7 @@ from factoryd.adapters.proc import (
     read_argv,
     read_env,
 )
-from factoryd.adapters.run_tree import Group, RunTree
+from factoryd.adapters.run_tree import LOOKING, Group, RunTree
 from factoryd.adapters.sweep import Sweeper, Swept, mark_of, read_mark, read_run
 from factoryd.adapters.usage import measure
 from factoryd.core.errors import FactoryError
@@ -111,7 +111,7 @@ class MarkedGroup:
         """Return once two sweeps in a row have found nobody."""
         pause_s, empty = _LEAST_PAUSE_S, 0
         while empty < 2:
-            members = await trio.to_thread.run_sync(self.list_members)
+            members = await trio.to_thread.run_sync(self.list_members, limiter=LOOKING)
             empty = 0 if members else empty + 1
             if members:
                 await trio.sleep(pause_s)
@@ -158,10 +158,12 @@ class SubreaperTrees:
 
     async def start(self, place: TreePlace, command: Command) -> Tree:
         """Start the command, marked; raise `CannotStart` and leave nothing behind."""
+        return await trio.to_thread.run_sync(self._start, place, command)
+
+    def _start(self, place: TreePlace, command: Command) -> Tree:
         env = {"FACTORY_RUN": place.run, **command.env}
         options = ("--mark", str(mark_of(self._sweeper.name, place.run)))
-        process = await launch(place, structs.replace(command, env=env), options)
-        # No checkpoint from here on: a process that exists is always handed to the caller.
+        process = launch(place, structs.replace(command, env=env), options)
         identity = identify(process.pid)
         return RunTree(place, MarkedGroup(self._sweeper, place.run, identity), identity, process)
 
@@ -204,6 +206,9 @@ class SubreaperTrees:
         except OSError:
             return None
 
+    def close(self) -> None:
+        """Remove nothing: nothing was made to hold trees."""
+
 
 async def adopt(sweeper: Sweeper, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
     """Return the tree of an earlier daemon's run, by its leaf or, where it had none, its mark."""
@@ -212,7 +217,7 @@ async def adopt(sweeper: Sweeper, place: TreePlace, identity: ProcessIdentity | 
     else:
         group = MarkedGroup(sweeper, place.run, identity)
     if identity is None:
-        identity = await trio.to_thread.run_sync(_find_shim, group, place.run)
+        identity = await trio.to_thread.run_sync(_find_shim, group, place.run, limiter=LOOKING)
     return RunTree(place, group, identity)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import threading  # noqa: TID251 (a lock between threads that trio made)
 import time
 from collections import defaultdict
@@ -124,6 +125,8 @@ class Sweeper:
         before = self._swept.seen.get(stat.pid)
         if before and before.mark is not None and before.stat.start_ticks == stat.start_ticks:
             return Seen(stat=stat, mark=before.mark, run=None)  # a mark, once seen, stays
+        if stat.ended and stat.ppid != os.getpid():
+            return Seen(stat=stat, mark=None, run=None)  # somebody else's to reap
         mark = read_mark(stat.pid)
         return Seen(stat=stat, mark=mark, run=read_run(stat.pid) if mark is None else None)
 

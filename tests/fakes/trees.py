@@ -1,0 +1,205 @@
+"""Process trees without processes: each run plays the part that its `Program` is."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from factoryd.core.errors import CannotStart
+from factoryd.core.model import (
+    Command,
+    Containment,
+    Exit,
+    ProcessIdentity,
+    RunId,
+    Skipped,
+    StopPolicy,
+    StopReport,
+    TreePlace,
+    Usage,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What a started command does.
+
+    With a `status` it ends by itself after `after_s`; without one it runs until it is stopped.
+    `children` stay behind when the root ends by itself.
+    """
+
+    status: int | None = None
+    after_s: float = 0.0
+    ignores_terminate: bool = False
+    terminated_status: int = 143
+    children: int = 0
+    cannot_start: str | None = None
+    survivors: tuple[Skipped, ...] = ()
+    """Processes that cannot be ended, with the reason the report gives; None left: emptied."""
+    usage: Usage = field(default_factory=lambda: Usage(processes=1, cpu_s=0.5, memory_bytes=4096))
+
+
+class Life:
+    """One run, as the kernel would know it: shared by all who look at it."""
+
+    def __init__(self, place: TreePlace, command: Command, program: Program, pid: int) -> None:
+        self.place = place
+        self.command = command
+        self.program = program
+        self.identity = ProcessIdentity(pid=pid, start_ticks=pid, boot_id="fake")
+        self.began = trio.current_time()
+        self.exit: Exit | None = None
+        self.exited = trio.Event()
+        self.emptied = trio.Event()
+        self.left = 1 + program.children
+        self.signals: list[str] = []
+        self.signalled = 0
+
+    def signal(self, name: str) -> None:
+        """Note a signal to whoever is left."""
+        if self.left:
+            self.signals.append(name)
+            self.signalled = max(self.signalled, self.left)
+
+    def end(self, status: int | None, *, children_too: bool = False) -> None:
+        """End the root; the first end counts."""
+        if self.exit is None:
+            self.exit = Exit(status=status, reason=None if status is not None else "lost")
+            self.exited.set()
+            self.left -= 1
+        if children_too or self.left == 0:
+            self.left = 0
+            self.emptied.set()
+
+
+class World:
+    """All runs there are; give one to several `FakeTrees` and they see the same processes."""
+
+    def __init__(self) -> None:
+        self.lives: dict[RunId, Life] = {}
+        self.pids = itertools.count(1_000_001)
+
+
+class FakeTree:
+    """See `ports.Tree`."""
+
+    def __init__(self, place: TreePlace, life: Life | None) -> None:
+        self._place = place
+        self._life = life
+        self._began: float | None = None
+        self.closed = False
+
+    @property
+    def place(self) -> TreePlace:
+        return self._place
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        return self._life.identity if self._life is not None else None
+
+    async def wait_exit(self) -> Exit:
+        life = self._life
+        if life is None:
+            await trio.lowlevel.checkpoint()
+            return Exit(status=None, reason="it never began")
+        if life.exit is None and life.program.status is not None:
+            with trio.move_on_at(life.began + life.program.after_s) as scope:
+                await life.exited.wait()
+            if scope.cancelled_caught:
+                life.end(life.program.status)
+        await life.exited.wait()
+        assert life.exit is not None
+        return life.exit
+
+    async def terminate(self, policy: StopPolicy) -> None:
+        self._began = trio.current_time()
+        await trio.lowlevel.checkpoint()
+        if self._life is None:
+            return
+        self._life.signal(policy.signal)
+        if not self._life.program.ignores_terminate and not self._life.program.survivors:
+            self._life.end(self._life.program.terminated_status, children_too=True)
+        await self._life.emptied.wait()
+
+    async def kill(self, policy: StopPolicy) -> StopReport:
+        began = self._began if self._began is not None else trio.current_time()
+        await trio.lowlevel.checkpoint()
+        life = self._life
+        if life is None:
+            return StopReport(took_s=trio.current_time() - began)
+        life.signal("SIGKILL")
+        if not life.program.survivors:
+            life.end(137, children_too=True)
+        return StopReport(
+            signals=tuple(dict.fromkeys(life.signals)),
+            killed=life.signalled - min(life.left, life.signalled),
+            skipped=life.program.survivors,
+            survivors=len(life.program.survivors),
+            emptied=not life.program.survivors,
+            took_s=trio.current_time() - began,
+        )
+
+    def usage(self) -> Usage:
+        if self._life is None or self._life.left == 0:
+            return Usage(processes=0, memory_bytes=0)
+        return self._life.program.usage
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def run_until_stopped(place: TreePlace, command: Command) -> Program:
+    """Return the part of a program that runs until it is asked to stop."""
+    return Program()
+
+
+class FakeTrees:
+    """See `ports.ProcessTrees`. `play` chooses the part of each command that is started."""
+
+    def __init__(
+        self,
+        play: Callable[[TreePlace, Command], Program] = run_until_stopped,
+        world: World | None = None,
+    ) -> None:
+        self._play = play
+        self.world = world or World()
+
+    @property
+    def containment(self) -> Containment:
+        return Containment.CGROUP
+
+    def place(self, issue: str, agent: str, run: RunId, directory: str) -> TreePlace:
+        cgroup = f"/fake/agents/{issue}/{run}"
+        return TreePlace(run=run, issue=issue, agent=agent, directory=directory, cgroup=cgroup)
+
+    async def start(self, place: TreePlace, command: Command) -> FakeTree:
+        await trio.lowlevel.checkpoint()
+        program = self._play(place, command)
+        if program.cannot_start is not None:
+            raise CannotStart(program.cannot_start)
+        assert place.run not in self.world.lives, f"run {place.run} was started already"
+        life = Life(place, command, program, next(self.world.pids))
+        self.world.lives[place.run] = life
+        return FakeTree(place, life)
+
+    async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> FakeTree:
+        await trio.lowlevel.checkpoint()
+        return FakeTree(place, self.world.lives.get(place.run))
+
+    def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
+        return [life.place for life in self.running() if life.place.run not in known]
+
+    def owns(self, pid: int) -> bool | None:
+        return any(life.identity.pid == pid for life in self.running())
+
+    def close(self) -> None:
+        """Nothing was made."""
+
+    def running(self) -> Iterable[Life]:
+        """Return the runs that have processes, oldest first."""
+        return [life for life in self.world.lives.values() if life.left]
+
+    def end(self, run: RunId, status: int) -> None:
+        """Have a run's root exit now."""
+        self.world.lives[run].end(status)
