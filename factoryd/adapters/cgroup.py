@@ -213,8 +213,13 @@ class Leaf:
         self._write("cgroup.kill", "1")
 
     def thaw(self) -> None:
-        """Let a frozen leaf run again."""
-        self._write("cgroup.freeze", "0")
+        """Let a frozen leaf run again; one that is not frozen costs no more than a look."""
+        try:
+            frozen = (self._path / "cgroup.freeze").read_text().strip() != "0"
+        except OSError:
+            frozen = True
+        if frozen:
+            self._write("cgroup.freeze", "0")
 
     def _write(self, name: str, text: str) -> None:
         try:
