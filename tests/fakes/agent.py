@@ -8,7 +8,7 @@ last-words:T  on SIGTERM print T, again and again, for 0.2 s; then exit 0
 child:N       N children, sleeping                  deep:N      a chain of N processes, sleeping
 setsid        a child in a session of its own       double-fork a daemonised grandchild
 escape        `env -i setsid -f sleep 600`          bare-child  a child with an empty environment
-storm:N       N lines of processes that fork, live for a moment and die, for ever
+storm:N       N lines of processes that fork, live for a moment and die, for 20 s
 stop          stop itself (SIGSTOP)                 name:X      change its name
 subgroup:X    a child in a cgroup of its own, below ours
 exec:PROGRAM  become `PROGRAM 600`
@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 PR_SET_NAME = 15
+STORM_S = 20
+"""A storm that nobody could end is over by itself."""
 
 
 def rest() -> None:
@@ -71,13 +73,15 @@ def escape() -> None:
 
 
 def storm(lines: int) -> None:
+    end = time.monotonic() + STORM_S
     for _ in range(lines):
         if os.fork() == 0:
-            while True:
+            while time.monotonic() < end:
                 time.sleep(0.02)
                 if os.fork() > 0:
                     time.sleep(0.1)
-                    os._exit(0)
+                    break
+            os._exit(0)
 
 
 def enter_subgroup(name: str) -> None:
