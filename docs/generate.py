@@ -5,8 +5,17 @@ import inspect
 import sys
 from pathlib import Path
 
+import msgspec
+
 from factoryd.core.config_schema import Key, Section, describe
+from factoryd.core.events import KINDS, Fact, kind_of
+from factoryd.core.lifecycle import MOVES
+from factoryd.core.model import IssueState
+from factoryd.core.narration import message_id
 from factoryd.core.template import PLACEHOLDERS
+from factoryd.flow.varlink import describe_interface
+from factoryd.wire.framing import ERROR_EXITS, MAX_REQUEST_BYTES
+from factoryd.wire.messages import METHODS
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -100,7 +109,139 @@ def _write_key(key: Key) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
-PAGES = {"config": config_page}
+FACTS_INTRO = """\
+# Facts
+
+<!-- Written by docs/generate.py from the code; change factoryd/core/events.py instead. -->
+
+A fact is something that happened, committed to the ledger before anybody hears of it. Nothing else
+changes state: what `factoryctl status` shows is what the facts add up to. `factoryctl events` shows
+them, `factoryctl --json events` as one JSON object a line:
+
+| member | is |
+|---|---|
+| `seq` | its number, counting up from 1; `--since` takes it |
+| `at` | when it was committed (RFC 3339, UTC) |
+| `kind` | its kind, below |
+| `issue` | the key of its issue; empty for the daemon's own facts |
+| `run` | the run it is about, or null |
+| `body` | the fact as it is stored, with its kind as `type` |
+
+Each kind may happen only in some states of its issue, and leads to the state shown after the arrow;
+in any other state it is refused and changes nothing. An attempt that ends with a moment to wait for
+(`not_before`) leads to `cooldown` instead.
+
+Whoever reads facts must accept members and kinds that are not listed here: a newer factoryd may
+write them. In the journal each has its `MESSAGE_ID`, the same for ever: `journalctl MESSAGE_ID=...`
+finds them.
+"""
+
+WIRE_INTRO = """\
+# The control socket
+
+<!-- Written by docs/generate.py from the code; change factoryd/wire/messages.py instead. -->
+
+`control.sock` in the runtime directory is a Unix stream socket that speaks
+[Varlink](https://varlink.org): each message is one JSON object, ended by a NUL byte. Any Varlink
+client works; the description below is also what the daemon gives to one that asks. A call with
+`"more": true` may be answered by several replies, all but the last with `"continues": true`.
+
+Members that are not known are ignored, here as there, so that peers of different age understand
+each other. Times are RFC 3339 in UTC. What is unknown is null, never a guess.
+
+Who calls is known from the kernel, and `[access]` of the configuration says what that user may do:
+*read* is open to readers and operators, *steer* to operators; root and the daemon's own user may do
+everything. A caller from inside an agent's process tree may read, whoever it is.
+"""
+
+
+def facts_page() -> str:
+    """Return docs/reference/facts.md."""
+    values: list[type] = []
+    kinds = "\n".join(_write_kind(kind, values) for kind in KINDS)
+    parts: list[str] = []
+    for value in values:  # grows while it is walked: values hold values
+        fields = _write_fields(value, values)
+        parts.append(f"### {value.__name__}\n\n{_sentence(value)}\n\n{fields}")
+    return f"{FACTS_INTRO}\n## Kinds\n\n{kinds}\n## Values\n\n" + "\n".join(parts)
+
+
+def wire_page() -> str:
+    """Return docs/reference/wire.md."""
+    rows = "".join(
+        f"| `{name}` | {'read' if spec.reads else 'steer'} | {'yes' if spec.streams else 'no'} "
+        f"| {spec.doc} |\n"
+        for name, spec in METHODS.items()
+    )
+    errors = "".join(f"| `{name}` | {status} |\n" for name, status in ERROR_EXITS.items())
+    return (
+        f"{WIRE_INTRO}\n"
+        f"A request may have {MAX_REQUEST_BYTES:,} bytes; a larger one ends its connection.\n\n"
+        f"## Methods\n\n| method | needs | may stream | what it does |\n|---|---|---|---|\n{rows}\n"
+        f"## Errors\n\n| error | exit status of factoryctl |\n|---|---|\n{errors}\n"
+        f"## Description\n\n```varlink\n{describe_interface()}```\n"
+    )
+
+
+def _write_kind(kind: type[Fact], values: list[type]) -> str:
+    return (
+        f"### `{kind_of(kind)}`\n\n{_sentence(kind)}\n\n{_write_moves(kind)}"
+        f"`MESSAGE_ID={message_id(kind)}`\n\n{_write_fields(kind, values)}"
+    )
+
+
+def _write_moves(kind: type[Fact]) -> str:
+    moves = MOVES[kind]
+    if not moves:
+        return "It concerns no issue.\n\n"
+    if moves == {state: state for state in IssueState}:
+        return "An issue stays what it was.\n\n"
+    known = [state for state in IssueState if state in moves]
+    lines = []
+    for after in IssueState:
+        before = [f"`{state}`" for state in known if moves[state] is after]
+        before += ["an unknown issue"] if moves.get(None) is after else []
+        if before:
+            lines.append(f"- {', '.join(before)} → `{after}`\n")
+    return "".join(lines) + "\n"
+
+
+def _write_fields(struct: type, values: list[type]) -> str:
+    described = msgspec.inspect.type_info(struct)
+    assert isinstance(described, msgspec.inspect.StructType)
+    fields = [field for field in described.fields if field.name != "issue" or struct not in KINDS]
+    rows = "".join(f"| `{one.encode_name}` | {_name(one.type, values)} |\n" for one in fields)
+    return f"| member | is |\n|---|---|\n{rows}" if rows else "It has no members of its own.\n"
+
+
+def _name(kind: msgspec.inspect.Type, values: list[type]) -> str:
+    match kind:
+        case msgspec.inspect.UnionType(types=(one, msgspec.inspect.NoneType())):
+            return f"{_name(one, values)}, or null"
+        case msgspec.inspect.VarTupleType(item_type=item):
+            return f"list of {_name(item, values)}"
+        case msgspec.inspect.EnumType(cls=cls):
+            return ", ".join(f"`{member.value}`" for member in cls)
+        case msgspec.inspect.StructType(cls=cls):
+            if cls not in values:
+                values.append(cls)
+            return f"[{cls.__name__}](#{cls.__name__.lower()})"
+        case _:
+            return _PLAIN[type(kind)]
+
+
+def _sentence(cls: type) -> str:
+    return inspect.cleandoc(cls.__doc__ or "")
+
+
+_PLAIN: dict[type[msgspec.inspect.Type], str] = {
+    msgspec.inspect.StrType: "text",
+    msgspec.inspect.IntType: "whole number",
+    msgspec.inspect.FloatType: "number",
+    msgspec.inspect.BoolType: "true or false",
+}
+
+PAGES = {"config": config_page, "facts": facts_page, "wire": wire_page}
 
 
 def main() -> None:

@@ -1,0 +1,59 @@
+# Everything is made in .venv, and again only when what it is made from has changed.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test check coverage bench clean
+
+help:
+	@echo 'make demo      install into .venv and run five issues through the factory'
+	@echo 'make test      install what the tests need and run them all'
+	@echo 'make check     the gates and the fast tests, in under a minute'
+	@echo 'make coverage  the tests again, measuring which lines and branches they reach'
+	@echo 'make bench     speed and size, with ratios'
+	@echo 'make clean     remove what was made here'
+
+demo: $(VENV)/installed
+	@command -v git >/dev/null || .ci/need git
+	@$(PYTHON) examples/demo/run
+
+test: $(VENV)/ready
+	@$(PYTHON) -m pytest
+
+check: $(VENV)/ready
+	@$(PYTHON) -m pytest tests/test_architecture.py tests/unit -m 'not slow'
+
+coverage: $(VENV)/ready
+	@$(PYTHON) -m coverage erase
+	@$(PYTHON) -m coverage run -m pytest
+	@$(PYTHON) -m coverage combine --quiet
+	@$(PYTHON) -m coverage report
+
+bench: $(VENV)/ready
+	@$(PYTHON) -m bench
+
+clean:
+	rm -rf $(VENV) .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each of these is a note that a step is done; a step that was cut short is done again.
+
+$(VENV)/made:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or later is needed as python3' >&2; exit 1; }
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || .ci/need python3-venv
+	@python3 -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made pyproject.toml
+	@echo 'Installing factoryd into $(VENV)'
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/ready: $(VENV)/installed
+	@command -v git >/dev/null || .ci/need git
+	@echo 'Installing what the tests need into $(VENV)'
+	@$(PIP) install 'pip >= 25.1'
+	@$(PIP) install --editable . --group dev
+	@touch $@
