@@ -59,8 +59,11 @@ class IssueSource(Protocol):
         """Return the issue as it is now, ready or claimed; None when it is gone."""
         ...
 
-    async def claim(self, issue: Issue) -> None:
-        """Mark the issue as taken. Claiming again what is claimed already is no error."""
+    async def claim(self, issue: Issue) -> Issue | None:
+        """Mark the issue as taken and return what `read` would now.
+
+        Claiming again what is claimed already is no error.
+        """
         ...
 
     async def write_outcome(self, issue: Issue, note: OutcomeNote) -> None:

@@ -19,7 +19,8 @@ GATES = {
     "trio": [
         "flake8-async",
         "--enable=ASYNC",
-        "--disable=ASYNC114,ASYNC128,ASYNC910",
+        # 900 and 911 are against async generators; ours are iterated under aclosing alone.
+        "--disable=ASYNC114,ASYNC128,ASYNC900,ASYNC910,ASYNC911",
         *map(str, MODULES),
     ],
 }

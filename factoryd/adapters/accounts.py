@@ -12,7 +12,7 @@ class SystemAccounts:
     @property
     def own_uid(self) -> int:
         """Return the daemon's own user id."""
-        return os.getuid()
+        return os.geteuid()
 
     def look_up(self, uid: int) -> tuple[str | None, frozenset[str]]:
         """Return a user's name, if it has one, and its groups' names. Blocking."""

@@ -3,10 +3,13 @@
 import os
 import re
 import shutil
-from contextlib import suppress
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from factoryd.adapters.output import LineCutter, read_tail
+from factoryd.core.errors import WorkspaceFailed
 from factoryd.core.model import Issue, RunId, TreePlace
 
 MAX_READ_BYTES = 1 << 20
@@ -21,11 +24,14 @@ class StateDesk:
         self._runs = state / "runs"
 
     def make_run_directory(self, key: str, run: RunId) -> str:
-        """Return the absolute path of a new, private directory for a run's files."""
-        directory = self._runs / _safe(key) / _safe(run)
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.mkdir(mode=0o700)
-        return str(directory)
+        """Return the absolute path of a new, private directory for a run's files.
+
+        Raises `WorkspaceFailed`, as whatever writes here does but `note_followed` (`OSError`).
+        """
+        directory = f"{self._runs}/{_safe(key)}/{_safe(run)}"
+        with _explained():
+            Path(directory).mkdir(mode=0o700, parents=True)
+        return directory
 
     def write_issue(self, issue: Issue) -> str:
         """Write the issue's text for its agents and return the absolute path."""
@@ -33,6 +39,10 @@ class StateDesk:
         text = f"# {issue.title}\n\n{issue.body}"
         _replace(path, text)
         return str(path)
+
+    def issue_path(self, key: str) -> str:
+        """Return where `write_issue` keeps it."""
+        return str(self._issue_file(key, "issue.md"))
 
     def write_feedback(self, key: str, text: str) -> None:
         """Keep what a reviewer said for the next round."""
@@ -45,7 +55,8 @@ class StateDesk:
     def note_followed(self, place: TreePlace, offset: int) -> None:
         """Remember how far a run's output has been passed on."""
         path = Path(place.directory, "followed")
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
         try:
             os.pwrite(descriptor, b"%020d\n" % offset, 0)
         finally:
@@ -66,21 +77,23 @@ class StateDesk:
     ) -> list[tuple[int, str]]:
         """Return the next whole lines of a run's output from `offset` on, a bounded part of them.
 
-        With `to_the_end`, also a last line that nothing ends.
+        With `to_the_end`, also a last line that nothing ends. Where the file has been freed, a line
+        says how much of it is not shown.
         """
-        try:
-            descriptor = os.open(Path(place.directory, "output"), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        descriptor = _open_regular(Path(place.directory, "output"))
+        if descriptor is None:
             return []
         try:
-            data = os.pread(descriptor, MAX_READ_BYTES, offset)
+            start = _find_data(descriptor, offset)
+            data = os.pread(descriptor, MAX_READ_BYTES, start)
         finally:
             os.close(descriptor)
-        cutter = LineCutter(offset, MAX_READ_BYTES)
+        cutter = LineCutter(start, MAX_READ_BYTES)
         lines = [*cutter.feed(data)]
         if to_the_end or (not lines and len(data) == MAX_READ_BYTES):
             lines += cutter.finish()
-        return lines
+        skipped = [(start, f"… [skipped: {start - offset} bytes, no longer kept]")]
+        return (skipped if start > offset else []) + lines
 
     def find_run(self, key: str, run: RunId) -> TreePlace | None:
         """Return where a run of an issue keeps its files; None when there is no such run."""
@@ -96,18 +109,46 @@ class StateDesk:
         shutil.rmtree(self._runs / _safe(key), ignore_errors=True)
 
     def _issue_file(self, key: str, name: str) -> Path:
-        directory = self._issues / _safe(key)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return directory / name
+        return self._issues / _safe(key) / name
 
 
 def _safe(name: str) -> str:
     """Return a name that cannot lead out of its directory, whatever it holds."""
-    cleaned = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    cleaned = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:200]
     return cleaned if cleaned.strip(".") else "_"
 
 
 def _replace(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, "utf-8", newline="")
-    fresh.replace(path)
+    with _explained():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh.write_text(text, "utf-8", "replace", newline="")
+        fresh.replace(path)
+
+
+@contextmanager
+def _explained() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WorkspaceFailed(f"{error.filename}: {error.strerror}") from error
+
+
+def _open_regular(path: Path) -> int | None:
+    """Open a file that an agent may have replaced; never block on it, nor follow it elsewhere."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _find_data(descriptor: int, position: int) -> int:
+    """Return where there is data at or after a position; the position itself when nowhere."""
+    try:
+        return os.lseek(descriptor, position, os.SEEK_DATA)
+    except OSError:
+        return position

@@ -1,5 +1,6 @@
 """The heartbeat file: the daemon's sign of life, replaced as a whole."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,14 @@ class AtomicHeartbeatFile:
         self._fresh = path.with_name(f".{path.name}.new")
 
     def write(self, beat: Heartbeat) -> None:
-        """Replace the heartbeat atomically. Blocking; raises `OSError`."""
-        self._fresh.write_bytes(msgspec.json.encode(beat) + b"\n")
+        """Replace the heartbeat atomically, for all to read. Blocking; raises `OSError`."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(self._fresh, flags, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(msgspec.json.encode(beat) + b"\n")
         self._fresh.replace(self._path)
+
+    def remove(self) -> None:
+        """Take the heartbeat away: nothing of the daemon is left. Blocking; raises `OSError`."""
+        self._fresh.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)

@@ -5,16 +5,19 @@ and, for facts, MESSAGE_ID (systemd.journal-fields(7)).
 """
 
 import logging
+import os
+import socket
 import sys
 from collections.abc import Mapping
 
-from logging_journald import JournaldTransport, check_journal_stream
+from logging_journald import JournaldTransport
 from typing_extensions import override
 
 from factoryd.core import labels
 from factoryd.core.model import TreePlace
 
 IDENTIFIER = "factoryd"
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
 MAX_JOURNAL_LINE = 48 * 1024
 """journald cuts longer lines by default (LineMax= of journald.conf(5)), bytes."""
 
@@ -28,25 +31,34 @@ _PRIORITIES = {
 
 
 class Journal:
-    """A connection to journald that never blocks: what it does not take at once is dropped."""
+    """The way to journald. It never blocks: what the journal does not take at once is dropped."""
 
-    def __init__(self, socket_path: str | None = None) -> None:
-        """Connect; raises `OSError` when no journal listens."""
-        self._transport = JournaldTransport(socket_path)
+    def __init__(self, socket_path: str = JOURNAL_SOCKET) -> None:
+        """Raises `OSError` when no journal listens; it may go and come back later."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            probe.connect(socket_path)
+        # Not connected: each entry finds its own way, also to a journal that was restarted.
+        self._transport = JournaldTransport(socket_path, connected=False)
         self._transport.socket.settimeout(0)
         self.dropped = 0
 
     def send(self, fields: Mapping[str, str | int | None]) -> None:
-        """Send one entry; fields that are None are left out."""
+        """Send one entry; fields that are None are left out. Never raises `OSError`."""
         try:
-            self._transport.send([(name, value) for name, value in fields.items()])
-            self._transport.socket.settimeout(0)
+            self._transport.send([(name, _clean(value)) for name, value in fields.items()])
         except OSError:
             self.dropped += 1
 
     def close(self) -> None:
-        """End the connection."""
+        """Send no more."""
         self._transport.socket.close()
+
+
+def _clean(value: str | int | None) -> str | int | None:
+    """Return a value that can be encoded: a name of a file need not be text."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
 
 
 class JournalHandler(logging.Handler):
@@ -58,24 +70,40 @@ class JournalHandler(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record."""
-        fact = getattr(record, "factory_fact", None)
+        """Send one record; one that cannot be formatted is reported as other handlers do."""
+        try:
+            message = self.format(record)
+        except Exception:  # noqa: BLE001  a log line must not end what it tells about
+            self.handleError(record)
+            return
+        run = _label(record, "factory_run")
+        agent = _label(record, "factory_agent") or _agent_of(run) or labels.AGENT.get()
         self._journal.send(
             {
-                "MESSAGE": self.format(record),
+                "MESSAGE": message,
                 "PRIORITY": _PRIORITIES.get(record.levelno, 6),
                 "SYSLOG_IDENTIFIER": IDENTIFIER,
                 "LOGGER": record.name,
                 "CODE_FILE": record.pathname,
                 "CODE_LINE": record.lineno,
                 "CODE_FUNC": record.funcName,
-                "FACTORY_ISSUE": getattr(record, "factory_issue", None) or labels.ISSUE.get(),
-                "FACTORY_AGENT": getattr(record, "factory_agent", None) or labels.AGENT.get(),
-                "FACTORY_RUN": getattr(record, "factory_run", None) or labels.RUN.get(),
-                "FACTORY_FACT": fact,
-                "MESSAGE_ID": getattr(record, "message_id", None),
+                "FACTORY_ISSUE": _label(record, "factory_issue") or labels.ISSUE.get(),
+                "FACTORY_AGENT": agent,
+                "FACTORY_RUN": run or labels.RUN.get(),
+                "FACTORY_FACT": _label(record, "factory_fact"),
+                "MESSAGE_ID": _label(record, "message_id"),
             }
         )
+
+
+def _label(record: logging.LogRecord, name: str) -> str | None:
+    value = getattr(record, name, None)
+    return value if isinstance(value, str) else None
+
+
+def _agent_of(run: str | None) -> str | None:
+    """Return the agent that a run is named after (`ar-1-impl-0c41…`)."""
+    return run.rpartition("-")[0] or None if run else None
 
 
 class JournalSink:
@@ -122,15 +150,19 @@ class LabelFormatter(logging.Formatter):
         return text.replace(record.getMessage(), f"{issue}: {record.getMessage()}", 1)
 
 
-def connect_journal(environ: Mapping[str, str]) -> Journal | None:
-    """Return a connection to the journal when our log goes there, None when it does not.
+def connect_journal(
+    environ: Mapping[str, str], socket_path: str = JOURNAL_SOCKET
+) -> Journal | None:
+    """Return the way to the journal when our log goes there, None when it does not.
 
-    It does when `$JOURNAL_STREAM` names our standard error (systemd.exec(5)).
+    It does when `$JOURNAL_STREAM` names our standard error, by device and inode (systemd.exec(5)).
     """
-    if not environ.get("JOURNAL_STREAM"):
-        return None
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
     try:
-        return Journal() if check_journal_stream() else None
+        stderr = os.fstat(2)
+        if (stderr.st_dev, stderr.st_ino) != (int(device), int(inode)):
+            return None
+        return Journal(socket_path)
     except (OSError, ValueError):
         return None
 

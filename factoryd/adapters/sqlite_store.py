@@ -149,11 +149,12 @@ class SqliteStore:
         return Recorded(seq=done.lastrowid, at=entry.at, fact=entry.fact)
 
     def _facts_after(self, since: int) -> Iterator[Recorded]:
-        cursor = self._db.execute(
-            "SELECT seq, at, body FROM fact WHERE seq > ? ORDER BY seq", (since,)
-        )
-        for row in cursor:
-            yield self._recorded(*row)
+        with self._explained("read"):
+            cursor = self._db.execute(
+                "SELECT seq, at, body FROM fact WHERE seq > ? ORDER BY seq", (since,)
+            )
+            for row in cursor:
+                yield self._recorded(*row)
 
     def _recorded(self, seq: int, at: float, body: str) -> Recorded:
         try:

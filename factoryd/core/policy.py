@@ -55,19 +55,17 @@ Decision = Dispatch | Reopen | Escalate | Skip
 def block_reason(record: IssueRecord | None, now: float, max_attempts: int) -> str | None:
     """Return why an issue the ledger knows may not be dispatched, None when nothing is against it.
 
-    A cooldown is over exactly at its end.
+    A cooldown is over exactly at its end: then the issue's own scope dispatches it again.
     """
     if record is None:
         return None
     if record.state in TERMINAL:
         return TERMINAL_BLOCK
-    if record.state is IssueState.COOLDOWN:
-        if record.not_before is not None and now < record.not_before:
-            return BACKOFF_BLOCK
-        return LIMIT_BLOCK if record.attempts_used >= max_attempts else IN_FLIGHT_BLOCK
-    if record.state in IN_FLIGHT:
+    if record.state in IN_FLIGHT and record.state is not IssueState.COOLDOWN:
         return IN_FLIGHT_BLOCK
-    return None
+    if record.not_before is not None and now < record.not_before:
+        return BACKOFF_BLOCK
+    return LIMIT_BLOCK if record.attempts_used >= max_attempts else None
 
 
 def decide(issue: Issue, record: IssueRecord | None, config: Config, now: float) -> Decision:
@@ -75,6 +73,8 @@ def decide(issue: Issue, record: IssueRecord | None, config: Config, now: float)
     if record is not None and record.state in TERMINAL and record.left_ready and record.written:
         return Reopen(issue=issue)
     blocked = block_reason(record, now, config.dispatch.max_attempts)
+    if blocked is None and record is not None and record.state in IN_FLIGHT:
+        blocked = IN_FLIGHT_BLOCK
     blocked = blocked or refuse_scope(issue, config.safety)
     if blocked:
         return Skip(issue=issue, reason=blocked)

@@ -96,6 +96,7 @@ class Counters(Data, frozen=True, kw_only=True):
 class Snapshot(Data, frozen=True, kw_only=True):
     """A registry as stored, so that a start need not replay everything."""
 
+    seq: int = 0
     issues: dict[str, IssueRecord]
     handoffs: dict[str, HandoffRecord]
     counters: Counters

@@ -69,6 +69,7 @@ class Registry:
             registry.issues = stored.issues
             registry.handoffs = stored.handoffs
             registry.counters = stored.counters
+            registry.seq = stored.seq
         for recorded in facts:
             draft = Draft(registry)
             draft.add(recorded.fact, recorded.at)
@@ -78,7 +79,12 @@ class Registry:
     def snapshot(self) -> bytes:
         """Return the state in the form `replay` takes."""
         return msgspec.json.encode(
-            Snapshot(issues=self.issues, handoffs=self.handoffs, counters=self.counters)
+            Snapshot(
+                seq=self.seq,
+                issues=self.issues,
+                handoffs=self.handoffs,
+                counters=self.counters,
+            )
         )
 
     def issue(self, key: str) -> IssueRecord | None:
@@ -237,6 +243,12 @@ class Draft:
         before = record.runs.get(fact.agent)
         if not record.attempt_open or (before is not None and before.live):
             raise IllegalFact(f"{fact.issue}: {fact.agent} has a live run already")
+        for owed in self.handoffs.values():
+            if owed is not None and owed.place.agent == fact.agent:
+                raise IllegalFact(
+                    f"{fact.issue}: {fact.agent} cannot start: the tree of its earlier run "
+                    f"{owed.place.run} is not proven empty yet: {owed.reason}"
+                )
         self._count(resumed=int(fact.resumes > 0))
         run = RunRecord(
             run=fact.run,

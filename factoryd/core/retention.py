@@ -1,25 +1,26 @@
 """Which finished issues may be forgotten."""
 
 from factoryd.core.config import HistoryConfig
-from factoryd.core.lifecycle import TERMINAL
+from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
+from factoryd.core.records import same_issue
 from factoryd.core.registry import Registry
 
 
 def choose_forgettable(registry: Registry, history: HistoryConfig, now: float) -> list[str]:
     """Return the keys of finished issues that are too old or too many, oldest first.
 
-    Never one whose outcome is not written back, whose tree is still owed, or that its source still
+    An issue that nobody works on and that its source no longer shows counts as finished. Never one whose outcome is not written back, whose tree is still owed, or that its source still
     shows as ready: it would be taken for new work.
     """
-    owed = {handoff.place.issue for handoff in registry.handoffs.values()}
+    owed = {same_issue(handoff.place.issue) for handoff in registry.handoffs.values()}
     finished = sorted(
         (
             record
             for record in registry.issues.values()
-            if record.state in TERMINAL
-            and record.written
+            if record.state not in IN_FLIGHT
+            and (record.written or record.state not in TERMINAL)
             and record.left_ready
-            and record.issue.key not in owed
+            and same_issue(record.issue.key) not in owed
         ),
         key=lambda record: record.since,
     )

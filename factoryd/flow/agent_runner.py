@@ -6,8 +6,10 @@ says why not.
 
 import logging
 import secrets
+from contextlib import suppress
 
 import trio
+from msgspec.structs import replace
 
 from factoryd.core import labels
 from factoryd.core.assignment import Assignment
@@ -21,7 +23,7 @@ from factoryd.core.events import (
     RunStarted,
     RunStarting,
 )
-from factoryd.core.model import Data, Exit, Receipt, RunId, StopReport, TreePlace, Usage
+from factoryd.core.model import AgentState, Data, Exit, Receipt, RunId, StopReport, TreePlace, Usage
 from factoryd.core.policy import Ending, NextStep, classify_exit, decide_exit
 from factoryd.core.records import RunRecord
 from factoryd.flow.ledger import Ledger
@@ -32,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_EVERY_S = 1.0
 """Usage is read at most so often, however often it is asked for."""
+
+
+DRAIN_S = 5.0
+"""How long the rest of a run's output may take to be passed on once nothing of it runs."""
 
 
 class RunEnd(Data, frozen=True, kw_only=True):
@@ -46,10 +52,13 @@ class RunEnd(Data, frozen=True, kw_only=True):
 class LiveRun:
     """A run whose scope is open: its tree, and what was seen of it so far."""
 
-    def __init__(self, record: RunRecord, tree: Tree, desk: Desk, clock: Clock) -> None:
+    def __init__(
+        self, record: RunRecord, tree: Tree, desk: Desk, clock: Clock, *, offset: int
+    ) -> None:
         self.record = record
         self.tree = tree
         self.usage = Usage()
+        self.cpu_s: float | None = None
         self.peak_processes: int | None = None
         self.peak_memory_bytes: int | None = None
         self.last_output_at: float | None = None
@@ -59,7 +68,7 @@ class LiveRun:
         self._moved = trio.Event()
         self._desk = desk
         self._clock = clock
-        self._offset = desk.read_followed(record.place)
+        self._offset = offset
 
     @property
     def offset(self) -> int:
@@ -71,7 +80,8 @@ class LiveRun:
         self._offset = offset
         self.last_output_at = self._clock.now()
         self.last_sign = trio.current_time()
-        self._desk.note_followed(self.record.place, offset)
+        with suppress(OSError):  # a full disk: the next daemon passes on some lines again
+            self._desk.note_followed(self.record.place, offset)
         self._wrote.set()
         self._announce()
 
@@ -104,8 +114,9 @@ class LiveRun:
 
     def note(self, usage: Usage) -> None:
         """Take a reading of the tree's usage: the newest, and the peaks."""
-        if (usage.cpu_s or 0) > (self.usage.cpu_s or 0):
+        if (usage.cpu_s or 0) > (self.cpu_s or 0):
             self.last_sign = trio.current_time()
+            self.cpu_s = usage.cpu_s
         self.usage = usage
         self.peak_processes = _larger(self.peak_processes, usage.processes)
         self.peak_memory_bytes = _larger(self.peak_memory_bytes, usage.memory_bytes)
@@ -136,6 +147,8 @@ class AgentRunner:
         self._desk = desk
         self._clock = clock
         self._sampled_at = float("-inf")
+        self.readings = 0
+        """How often the usage of all live runs was read."""
 
     async def work(
         self, work: Assignment, config: Config, last: RunRecord | None, stopping: Stopping
@@ -156,6 +169,9 @@ class AgentRunner:
             end = await self._attend(live, work, config, stopping)
             if end.step is not NextStep.RESUME:
                 return end
+            if live.record.state is AgentState.LEAKED:
+                reason = f"{end.reason} and cannot be resumed: {live.record.reason}"
+                return replace(end, step=NextStep.FAIL, reason=reason)
             resumes += live.record.result in _COUNTED
             record = None
             await trio.sleep(config.resume.delay)
@@ -169,6 +185,7 @@ class AgentRunner:
         usages = await trio.to_thread.run_sync(_read_usages, [live.tree for live in runs])
         for live, usage in zip(runs, usages, strict=True):
             live.note(usage)
+        self.readings += 1
 
     async def empty_abandoned(self, record: RunRecord, config: Config, stopping: Stopping) -> None:
         """Close a run that nobody attends: end what is left of its tree and record it."""
@@ -179,9 +196,7 @@ class AgentRunner:
     async def _start(self, work: Assignment, resumes: int) -> LiveRun:
         run = RunId(f"{work.agent}-{secrets.token_hex(4)}")
         labels.RUN.set(run)
-        directory = await trio.to_thread.run_sync(
-            self._desk.make_run_directory, work.issue.key, run
-        )
+        directory = self._desk.make_run_directory(work.issue.key, run)
         place = self._trees.place(work.issue.key, work.agent, run, directory)
         live: LiveRun | None = None
         with trio.CancelScope(shield=True):
@@ -196,14 +211,17 @@ class AgentRunner:
                 issue=key, run=run, agent=work.agent, role=work.role, place=place, resumes=resumes
             )
         )
+        command = self._kinds[work.config.kind].command(work, run, None)
+        tree: Tree | CannotStart
         try:
-            command = self._kinds[work.config.kind].command(work, run, None)
             tree = await self._trees.start(place, command)
         except CannotStart as error:
-            await self._record_unstarted(work, run, str(error))
-            raise
+            tree = error
+        if isinstance(tree, CannotStart):
+            await self._record_unstarted(work, run, str(tree))
+            raise tree
         assert tree.identity is not None
-        live = self._enter(self._ledger_record(work, run), tree)
+        live = self._enter(self._ledger_record(work, run), tree, offset=0)
         await self._ledger.record(RunStarted(issue=key, run=run, identity=tree.identity))
         return live
 
@@ -229,10 +247,10 @@ class AgentRunner:
     async def _adopt(self, record: RunRecord) -> LiveRun:
         labels.RUN.set(record.run)
         tree = await self._trees.adopt(record.place, record.identity)
-        return self._enter(record, tree)
+        return self._enter(record, tree, offset=self._desk.read_followed(record.place))
 
-    def _enter(self, record: RunRecord, tree: Tree) -> LiveRun:
-        live = LiveRun(record, tree, self._desk, self._clock)
+    def _enter(self, record: RunRecord, tree: Tree, *, offset: int) -> LiveRun:
+        live = LiveRun(record, tree, self._desk, self._clock, offset=offset)
         self.live[record.run] = live
         return live
 
@@ -240,21 +258,20 @@ class AgentRunner:
         self, live: LiveRun, work: Assignment, config: Config, stopping: Stopping
     ) -> RunEnd:
         exit_: Exit | None = None
-        stalled = False
+        attention = trio.CancelScope()
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._follower.follow, live.record.place, live.offset, live)
-                nursery.start_soon(live.watch_usage)
-                with trio.CancelScope() as attention:
+            with attention:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._follower.follow, live.record.place, live.offset, live)
+                    nursery.start_soon(live.watch_usage)
                     if work.config.stall_after > 0:
-                        nursery.start_soon(
-                            self._watch_for_stall, live, work.config.stall_after, attention
-                        )
+                        stall_after = work.config.stall_after
+                        nursery.start_soon(self._watch_for_stall, live, stall_after, attention)
                     exit_ = live.record.exit or await live.tree.wait_exit()
-                stalled = attention.cancelled_caught
-                await self._note_exit(live, exit_)
-                nursery.cancel_scope.cancel(reason="the run has ended")
+                    await self._note_exit(live, exit_)
+                    nursery.cancel_scope.cancel(reason="the run has ended")
         finally:
+            stalled = exit_ is None and attention.cancel_called
             ending = Ending(
                 exit=exit_ or _NOBODY,
                 stopping=exit_ is None and not stalled,
@@ -283,9 +300,9 @@ class AgentRunner:
                 attention.cancel(reason="stalled")
                 return
 
-    async def _note_exit(self, live: LiveRun, exit_: Exit | None) -> None:
+    async def _note_exit(self, live: LiveRun, exit_: Exit) -> None:
         await live.sample()
-        if exit_ is not None and live.record.exit is None:
+        if live.record.exit is None:
             place = live.record.place
             await self._ledger.record(RunExited(issue=place.issue, run=place.run, exit=exit_))
 
@@ -296,7 +313,6 @@ class AgentRunner:
         report = await stopping.empty(live.tree, stop_policy(config.stop, config.protect))
         record, key = live.record, live.record.place.issue
         await live.sample()
-        await self._follower.drain(record.place, live)
         result = classify_exit(ending)
         if report.emptied:
             await self._ledger.record(
@@ -315,9 +331,15 @@ class AgentRunner:
                     issue=key, run=record.run, result=result, report=report, reason=_left(report)
                 )
             )
-        live.close()
         live.record = self._newest(live.record)
-        del self.live[record.run]
+        try:
+            with trio.move_on_after(DRAIN_S) as drain:
+                await self._follower.drain(record.place, live)
+        finally:
+            live.close()
+            del self.live[record.run]
+        if drain.cancelled_caught:
+            logger.warning("the rest of the output is only in %s/output", record.place.directory)
 
     def _newest(self, record: RunRecord) -> RunRecord:
         issue = self._ledger.registry.issue(record.place.issue)
@@ -326,7 +348,7 @@ class AgentRunner:
     def _receipt(self, live: LiveRun) -> Receipt:
         return Receipt(
             wall_s=max(0.0, self._clock.now() - live.record.since),
-            cpu_s=live.usage.cpu_s,
+            cpu_s=live.cpu_s,
             peak_processes=live.peak_processes,
             peak_memory_bytes=live.peak_memory_bytes,
         )

@@ -7,7 +7,7 @@ import trio
 from factoryd.core.assignment import Assignment, agent_name
 from factoryd.core.errors import SourceFailed
 from factoryd.core.events import AttemptStarted, RunResult, StageStarted
-from factoryd.core.model import Data, Issue, RunId, TreePlace
+from factoryd.core.model import Data, Issue, TreePlace
 from factoryd.core.policy import NextStep
 from factoryd.core.records import IssueRecord, RunRecord
 from factoryd.core.triage import refuse_scope
@@ -16,6 +16,9 @@ from factoryd.flow.shop import RETRY_AFTER_S, Shop
 from factoryd.flow.stopping import Stopping
 
 logger = logging.getLogger(__name__)
+
+FRESH_S = 0.1
+"""An issue that was read longer ago than this is read again before its first agent starts."""
 
 FEEDBACK_LINES = 200
 """How much of a reviewer's output the next round gets to read."""
@@ -52,36 +55,42 @@ class Attempt:
         a `FactoryError` when something it needs cannot be had. Either way no agent is left running.
         """
         record = self._record
-        if record.attempt_open:
-            issue = (await self._read(record.issue)) or record.issue
+        if record.attempt_open and record.runs:
+            # Agents have begun: they are taken over at once, even while the source is silent.
+            issue, issue_file = record.issue, self._shop.desk.issue_path(record.issue.key)
             workspace = await self._shop.workspaces.prepare(issue, record.repo)
         else:
-            await self._claim(record.issue)
+            issue = await self._claim(record.issue)
+            checked_at = trio.current_time()
             workspace = await self._shop.workspaces.prepare(record.issue, record.repo)
-            issue = await self._recheck(record.issue)
-            attempt = record.attempts_used + 1
-            await self._shop.ledger.record(AttemptStarted(issue=self._key, attempt=attempt))
-        issue_file = await trio.to_thread.run_sync(self._shop.desk.write_issue, issue)
-        limit = self._shop.config.dispatch.time_limit
-        used = self._shop.clock.now() - self._record.attempt_since
-        with trio.move_on_after(max(0.0, limit - used) if limit else float("inf")):
+            if trio.current_time() - checked_at > FRESH_S:
+                issue = await self._recheck(issue)
+            if not record.attempt_open:
+                attempt = record.attempts_used + 1
+                await self._shop.ledger.record(AttemptStarted(issue=self._key, attempt=attempt))
+            issue_file = self._shop.desk.write_issue(issue)
+        limit = self._shop.config.dispatch.time_limit or float("inf")
+        adopted = bool(record.live_runs)
+        used = self._shop.clock.now() - record.attempt_since if adopted else 0.0
+        with trio.move_on_after(max(0.0, limit - used)):
             return await self._run_stages(issue, workspace, issue_file)
         return StagesEnd(step=NextStep.FAIL, reason=f"time limit of {limit:g} s reached")
 
-    async def _claim(self, issue: Issue) -> None:
-        await self._recheck(issue)
+    async def _claim(self, issue: Issue) -> Issue:
         while True:
             try:
-                await self._shop.source(issue.source).claim(issue)
+                now = await self._shop.source(issue.source).claim(issue)
             except SourceFailed as error:
+                await self._recheck(issue)
                 logger.warning("the claim could not be made, trying again: %s", error)
                 await trio.sleep(RETRY_AFTER_S[0])
-                await self._recheck(issue)
             else:
-                return
+                return self._still_ours(now)
 
     async def _recheck(self, issue: Issue) -> Issue:
-        now = await self._read(issue)
+        return self._still_ours(await self._read(issue))
+
+    def _still_ours(self, now: Issue | None) -> Issue:
         if now is None:
             raise Gone("it is gone from its source")
         refused = refuse_scope(now, self._shop.config.safety)
@@ -103,7 +112,9 @@ class Attempt:
             ends = await self._run_stage(team, fail_fast=recipe.on_failure == "cancel")
             end = min(ends, key=lambda one: _SEVERITY.index(one.step))
             if end.step is NextStep.ANOTHER_ROUND:
-                await self._keep_feedback(end.place)
+                await self._keep_feedback(
+                    [one.place for one in ends if one.step is NextStep.ANOTHER_ROUND]
+                )
                 round_, stage = round_ + 1, 0
             elif end.step is NextStep.FINISH:
                 stage += 1
@@ -134,7 +145,10 @@ class Attempt:
         ]
 
     async def _run_stage(self, team: list[Assignment], *, fail_fast: bool) -> list[RunEnd]:
-        ends: list[RunEnd] = []
+        begun = [self._end_before(self._last_run_here(work.agent)) for work in team]
+        ends = [end for end in begun if end is not None]
+        if fail_fast and any(end.step is NextStep.FAIL for end in ends):
+            return ends
 
         async def member(work: Assignment) -> None:
             last = self._last_run_here(work.agent)
@@ -144,11 +158,10 @@ class Attempt:
                 nursery.cancel_scope.cancel(reason=f"{work.agent} ended its stage: {end.reason}")
 
         async with trio.open_nursery() as nursery:
-            for work in team:
-                last = self._last_run_here(work.agent)
-                if last is None or last.result is not RunResult.SUCCEEDED:
+            for work, end in zip(team, begun, strict=True):
+                if end is None:
                     nursery.start_soon(member, work)
-        return ends or [_finished_before(team[0])]
+        return ends
 
     def _last_run_here(self, agent: str) -> RunRecord | None:
         record = self._record
@@ -156,13 +169,21 @@ class Attempt:
         here = run is not None and (run.round, run.stage) == (record.round, record.stage)
         return run if here else None
 
-    async def _keep_feedback(self, place: TreePlace) -> None:
-        def keep() -> None:
-            lines = self._shop.desk.read_tail(place, FEEDBACK_LINES)
-            text = "\n".join(text for _, text in lines)
-            self._shop.desk.write_feedback(self._key, text)
+    def _end_before(self, run: RunRecord | None) -> RunEnd | None:
+        """Return how an agent's part in this stage ended under an earlier daemon, if it did."""
+        step = None if run is None or run.result is None else _ENDED_BY.get(run.result)
+        if run is None or step is None:
+            return None
+        if step is NextStep.FAIL and run.resumes < self._shop.config.resume.max_resumes:
+            return None
+        return RunEnd(step=step, agent=run.agent, place=run.place, reason=run.reason or "")
 
-        await trio.to_thread.run_sync(keep)
+    async def _keep_feedback(self, places: list[TreePlace]) -> None:
+        desk, texts = self._shop.desk, list[str]()
+        for place in places:
+            lines = await trio.to_thread.run_sync(desk.read_tail, place, FEEDBACK_LINES)
+            texts += [text for _, text in lines]
+        desk.write_feedback(self._key, "\n".join(texts))
 
     async def _read(self, issue: Issue) -> Issue | None:
         return await self._shop.ask(issue, lambda source: source.read(issue))
@@ -179,7 +200,10 @@ _SEVERITY = (
 )
 """Which of a stage's ends decides, the first one present."""
 
-
-def _finished_before(work: Assignment) -> RunEnd:
-    nowhere = TreePlace(run=RunId(""), issue=work.issue.key, agent=work.agent, directory="")
-    return RunEnd(step=NextStep.FINISH, agent=work.agent, place=nowhere, reason="")
+_ENDED_BY = {
+    RunResult.SUCCEEDED: NextStep.FINISH,
+    RunResult.CHANGES: NextStep.ANOTHER_ROUND,
+    RunResult.CRASHED: NextStep.FAIL,
+    RunResult.STALLED: NextStep.FAIL,
+}
+"""What a run's result means for a stage that goes on; a failure only once its resumes are spent."""

@@ -1,18 +1,26 @@
 """The control socket: takes Varlink calls, checks who asks, and bounds what anyone can cost."""
 
+import errno
 import logging
+import os
+import select
 import socket
 import struct
-from contextlib import aclosing, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Protocol
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from factoryd.core.access import Caller, Right, right_of
 from factoryd.core.config import AccessConfig
 from factoryd.core.errors import FactoryError
-from factoryd.flow.methods import Methods, Parameter, WireError, error_name
+from factoryd.core.model import Data
+from factoryd.flow.methods import error_name
 from factoryd.flow.pulse import Pulse
+from factoryd.flow.varlink import Parameter, Say, WireError
 from factoryd.ports import Accounts, ProcessTrees
 from factoryd.wire.framing import END, INTERFACE, MAX_REQUEST_BYTES, SERVICE_INTERFACE
 from factoryd.wire.messages import (
@@ -26,16 +34,34 @@ from factoryd.wire.messages import (
 
 logger = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 256
-"""Beyond this the connection that has been idle longest is closed in favour of a new one."""
-
-REQUEST_TIME_S = 10.0
-"""From a request's first byte to its last."""
-
-SEND_TIME_S = 30.0
-"""For a reply to be taken by the caller."""
-
 _CREDENTIALS = struct.Struct("3i")
+_SO_PEERPIDFD = 77  # Linux 6.5, not yet in Python's socket module
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+
+
+class Bounds(Data, frozen=True, kw_only=True):
+    """What one caller, and all of them together, may cost."""
+
+    request_bytes: int = MAX_REQUEST_BYTES
+    """Size of a request, without its end."""
+    request_time_s: float = 10.0
+    """From a request's first byte to its last."""
+    send_time_s: float = 30.0
+    """For a reply to be taken by the caller."""
+    look_up_time_s: float = 5.0
+    """For the name service to say who a caller is; who is unknown by then has no name."""
+    connections: int = 256
+    """Beyond these, the one that has been idle longest is closed in favour of a new one."""
+    connections_per_user: int = 128
+    """The same for each user's callers that may not do everything, agents among them."""
+
+
+class Service(Protocol):
+    """What stands behind the socket. See `Methods`."""
+
+    async def answer(self, interface: str, name: str, call: Call, say: Say) -> None:
+        """Answer a call, once or more; raises `WireError` or a `FactoryError` for a refusal."""
+        ...
 
 
 class _BadRequest(Exception):
@@ -46,52 +72,75 @@ class _BadRequest(Exception):
         self.parameter = parameter
 
 
-class _Caller:
-    """One connection: messages in, messages out, each within its bounds."""
+class _Connection:
+    """One caller's connection: messages in, messages out, each within its bounds."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, bounds: Bounds) -> None:
         self.stream = stream
+        self.uid = -1
+        self.right = Right.NOTHING
+        """What it may do; nobody is asked about that before its first request."""
         self.idle: trio.CancelScope | None = None
         """The wait for the next request, while there is none."""
+        self.idle_since = 0.0
+        self._bounds = bounds
         self._buffer = bytearray()
+        self._gone = False
 
     async def next_message(self) -> bytes | None:
         """Return the next message without its end; None when the caller is done."""
-        if not self._buffer and not await self._wait_for_bytes():
+        if self._gone or (not self._buffer and not await self._wait_for_bytes()):
             return None
-        searched = 0
-        with trio.move_on_after(REQUEST_TIME_S):
-            while (end := self._buffer.find(END, searched)) < 0:
-                searched = len(self._buffer)
-                if not await self._receive():
-                    return None
-            message = bytes(self._buffer[:end])
-            del self._buffer[: end + 1]
-            return message
-        raise _BadRequest(f"a request not complete after {REQUEST_TIME_S:g} s")
+        with trio.move_on_after(self._bounds.request_time_s):
+            return await self._complete_message()
+        raise _BadRequest(f"a request not complete after {self._bounds.request_time_s:g} s")
 
     async def send(self, message: bytes) -> None:
         """Send a whole message; raise `trio.TooSlowError` when the caller does not take it."""
-        with trio.fail_after(SEND_TIME_S):
+        with trio.fail_after(self._bounds.send_time_s):
             await self.stream.send_all(message)
 
     async def wait_gone(self) -> None:
-        """Return once the caller has ended its side; keep what it sends until then."""
-        while await self._receive():
-            pass
+        """Return once the caller has closed the connection, or sends more than it may meanwhile.
+
+        A caller that has only ended its own side still reads. What is sent until then is kept, and
+        is no longer looked at afterwards.
+        """
+        while len(self._buffer) <= self._bounds.request_bytes:
+            if not await self._receive():
+                await _wait_hung_up(self.stream.socket.fileno())
+                break
+        self._gone = True
+
+    async def _complete_message(self) -> bytes | None:
+        searched = 0
+        while (end := self._buffer.find(END, searched)) < 0:
+            searched = len(self._buffer)
+            self._check_size(searched)
+            if not await self._receive():
+                return None
+        self._check_size(end)
+        message = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return message
 
     async def _wait_for_bytes(self) -> bool:
-        with trio.CancelScope() as self.idle:
-            await self._receive()
-        self.idle = None
+        self.idle_since = trio.current_time()
+        try:
+            with trio.CancelScope() as self.idle:
+                await self._receive()
+        finally:
+            self.idle = None
         return bool(self._buffer)
 
     async def _receive(self) -> bool:
         received = await self.stream.receive_some(65536)
         self._buffer += received
-        if len(self._buffer) > MAX_REQUEST_BYTES:
-            raise _BadRequest(f"a request of over {MAX_REQUEST_BYTES} bytes")
         return bool(received)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._bounds.request_bytes:
+            raise _BadRequest(f"a request of over {self._bounds.request_bytes} bytes")
 
 
 class ControlServer:
@@ -100,18 +149,22 @@ class ControlServer:
     def __init__(
         self,
         *,
-        methods: Methods,
+        methods: Service,
         access: AccessConfig,
         accounts: Accounts,
         trees: ProcessTrees,
         pulse: Pulse,
+        bounds: Bounds | None = None,
     ) -> None:
         self._methods = methods
         self._access = access
         self._accounts = accounts
         self._trees = trees
         self._pulse = pulse
-        self._callers: list[_Caller] = []
+        self._bounds = bounds or Bounds()
+        self._connections: list[_Connection] = []
+        self._looking = trio.CapacityLimiter(2)
+        self._looking_up = trio.CapacityLimiter(8)
 
     async def serve(
         self,
@@ -129,86 +182,194 @@ class ControlServer:
                     logger.warning("a caller could not be accepted: %s", error)
                     await trio.sleep(0.1)
                     continue
-                caller = _Caller(stream)
-                self._make_room()
-                self._callers.append(caller)
-                nursery.start_soon(self._attend, caller)
+                connection = _Connection(stream, self._bounds)
+                _make_room(self._connections, self._bounds.connections)
+                self._connections.append(connection)
+                nursery.start_soon(self._attend, connection)
 
-    def _make_room(self) -> None:
-        if len(self._callers) < MAX_CONNECTIONS:
-            return
-        for scope in (caller.idle for caller in self._callers):
-            if scope is not None and not scope.cancel_called:
-                scope.cancel(reason="too many connections, this one was idle longest")
-                return
-
-    async def _attend(self, caller: _Caller) -> None:
+    async def _attend(self, connection: _Connection) -> None:
+        """Serve one connection; the fence around it: an error in it is reported and ends it."""
         try:
-            async with caller.stream:
-                await self._converse(caller)
-        except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            async with connection.stream:
+                await self._converse(connection)
+        except* _GONE:
             logger.debug("a caller went away in the middle of an answer")
         except* Exception:
             logger.exception("an error inside factoryd while answering a caller")
         finally:
-            self._callers.remove(caller)
+            self._connections.remove(connection)
 
-    async def _converse(self, caller: _Caller) -> None:
+    async def _converse(self, connection: _Connection) -> None:
+        if len(self._connections) > 2 * self._bounds.connections:
+            return
+        pid = self._read_credentials(connection)
+        asked = False
         try:
-            if len(self._callers) > 2 * MAX_CONNECTIONS:
-                return
-            right = await self._right_of_caller(caller.stream)
-            while (message := await caller.next_message()) is not None:
-                await self._answer(caller, message, right)
+            while self._may_stay(connection):
+                message = await connection.next_message()
+                if message is None:
+                    return
+                if not asked:
+                    await self._find_right(connection, pid)
+                    asked = True
+                await self._answer(connection, _read_call(message))
+            full = Reason(reason="your user has too many connections open: close some")
+            await connection.send(encode_error(f"{INTERFACE}.Refused", full))
         except _BadRequest as bad:
             error = f"{SERVICE_INTERFACE}.InvalidParameter"
-            await caller.send(encode_error(error, Parameter(parameter=bad.parameter)))
+            await connection.send(encode_error(error, Parameter(parameter=bad.parameter)))
 
-    async def _answer(self, caller: _Caller, message: bytes, right: Right) -> None:
-        try:
-            call = decode_call(message)
-        except msgspec.DecodeError as error:
-            raise _BadRequest(f"not a Varlink call: {error}") from None
+    def _may_stay(self, connection: _Connection) -> bool:
+        if connection.right is Right.EVERYTHING:
+            return True
+        others = [
+            other
+            for other in self._connections
+            if other.uid == connection.uid
+            and other.right is not Right.EVERYTHING
+            and other is not connection
+        ]
+        return _make_room(others, self._bounds.connections_per_user)
+
+    async def _answer(self, connection: _Connection, call: Call) -> None:
+        await trio.lowlevel.checkpoint()
+        if call.oneway:
+            await self._run(connection, replace(call, more=False))
+        elif call.more:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when_gone, connection, nursery.cancel_scope)
+                await self._run(connection, call)
+                nursery.cancel_scope.cancel(reason="answered")
+        else:
+            await self._run(connection, call)
+
+    async def _run(self, connection: _Connection, call: Call) -> None:
+        """Give the answers to a call, or the error; a oneway call gets neither."""
         interface, _, name = call.method.rpartition(".")
+        spec = METHODS.get(name) if interface == INTERFACE else None
+        error: bytes | None = None
+        with ExitStack() as working:
+            if spec is not None and not spec.streams:
+                working.enter_context(self._pulse.busy())
+
+            async def say(answer: msgspec.Struct, *, continues: bool = False) -> None:
+                working.close()  # how long the caller takes is not our silence
+                if not call.oneway:
+                    await connection.send(encode_reply(answer, continues=continues))
+
+            try:
+                self._check_right(interface, name, connection.right)
+                await self._methods.answer(interface, name, call, say)
+            except _GONE:
+                raise
+            except Exception as failure:  # noqa: BLE001  the fence: the caller is told, the log says more
+                error = _encode_failure(name, failure)
+        if error is not None and not call.oneway:
+            await connection.send(error)
+
+    def _check_right(self, interface: str, name: str, right: Right) -> None:
+        """Raise `WireError` when the caller may not make this call."""
         spec = METHODS.get(name) if interface == INTERFACE else None
         needed = Right.READ if spec is None or spec.reads else Right.EVERYTHING
         if interface != SERVICE_INTERFACE and right < needed:
-            denied = Reason(reason=_denial(name, right))
-            await caller.send(encode_error(f"{SERVICE_INTERFACE}.PermissionDenied", denied))
-        elif call.more:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when_gone, caller, nursery.cancel_scope)
-                await self._run(caller, call, interface, name)
-                nursery.cancel_scope.cancel(reason="answered")
-        else:
-            with self._pulse.busy() if spec is not None and not spec.streams else nullcontext():
-                await self._run(caller, call, interface, name)
+            raise WireError("PermissionDenied", Reason(reason=_denial(name, right)))
 
-    async def _run(self, caller: _Caller, call: Call, interface: str, name: str) -> None:
-        try:
-            async with aclosing(self._methods.answer(interface, name, call)) as answers:
-                async for answer, continues in answers:
-                    if not call.oneway:
-                        await caller.send(encode_reply(answer, continues=continues))
-        except WireError as error:
-            await caller.send(encode_error(error.name, error.parameters))
-        except msgspec.ValidationError as error:
-            raise _BadRequest(str(error)) from None
-        except FactoryError as error:
-            await caller.send(encode_error(error_name(error), Reason(reason=str(error))))
+    def _read_credentials(self, connection: _Connection) -> int:
+        """Note whose connection it is and return the process; its right is a guess until asked."""
+        connected = connection.stream.socket
+        raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid: int
+        pid, connection.uid, _ = _CREDENTIALS.unpack(raw)
+        trusted = connection.uid in {0, self._accounts.own_uid}
+        connection.right = Right.EVERYTHING if trusted else Right.NOTHING
+        return pid
 
-    async def _right_of_caller(self, stream: trio.SocketStream) -> Right:
-        raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(raw)
-        user, groups = await trio.to_thread.run_sync(self._accounts.look_up, uid)
-        inside = await trio.to_thread.run_sync(self._trees.owns, pid) if pid > 0 else None
+    async def _find_right(self, connection: _Connection, pid: int) -> None:
+        connected, uid = connection.stream.socket, connection.uid
+        user, groups = await self._look_up(uid)
+        inside = await trio.to_thread.run_sync(
+            self._is_inside, connected, pid, limiter=self._looking
+        )
         caller = Caller(pid=pid, uid=uid, user=user, groups=groups, in_agent=inside)
-        return right_of(caller, self._access, self._accounts.own_uid)
+        connection.right = right_of(caller, self._access, self._accounts.own_uid)
+
+    async def _look_up(self, uid: int) -> tuple[str | None, frozenset[str]]:
+        """Ask the name service about a user who needs a name; it may hang, and costs no other."""
+        if uid in {0, self._accounts.own_uid}:
+            return None, frozenset()
+        with trio.move_on_after(self._bounds.look_up_time_s):
+            return await trio.to_thread.run_sync(
+                self._accounts.look_up, uid, abandon_on_cancel=True, limiter=self._looking_up
+            )
+        logger.warning("the name service does not say who user %d is", uid)
+        return None, frozenset()
+
+    def _is_inside(self, connected: trio.socket.SocketType, pid: int) -> bool | None:
+        """Say whether the caller is in an agent's tree; None when its process cannot be told.
+
+        A process that ended meanwhile may have left its pid to another: that one is not asked for.
+        """
+        if pid <= 0:
+            return None
+        try:
+            raw = connected.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4)
+        except OSError as error:
+            return self._trees.owns(pid) if error.errno == errno.ENOPROTOOPT else None
+        pidfd = int.from_bytes(raw, "little")
+        try:
+            inside = self._trees.owns(pid)
+            return None if _is_readable(pidfd) else inside
+        finally:
+            os.close(pidfd)
 
 
-async def _cancel_when_gone(caller: _Caller, streaming: trio.CancelScope) -> None:
-    await caller.wait_gone()
+def _make_room(connections: Sequence[_Connection], most: int) -> bool:
+    """Close the one idle longest if there is no room for one more; False when none is idle."""
+    if len(connections) < most:
+        return True
+    for connection in sorted(connections, key=lambda one: one.idle_since):
+        scope = connection.idle
+        if scope is not None and not scope.cancel_called:
+            scope.cancel(reason="too many connections, this one was idle longest")
+            return True
+    return False
+
+
+def _read_call(message: bytes) -> Call:
+    try:
+        return decode_call(message)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _BadRequest(f"not a Varlink call: {error}") from None
+
+
+def _encode_failure(name: str, failure: Exception) -> bytes:
+    match failure:
+        case WireError():
+            return encode_error(failure.name, failure.parameters)
+        case FactoryError():
+            return encode_error(error_name(failure), Reason(reason=str(failure)))
+        case _:
+            logger.error("an error inside factoryd while answering %s", name, exc_info=failure)
+            broken = Reason(reason=f"{name}: an error inside factoryd; its log says more")
+            return encode_error(f"{INTERFACE}.Refused", broken)
+
+
+async def _cancel_when_gone(connection: _Connection, streaming: trio.CancelScope) -> None:
+    await connection.wait_gone()
     streaming.cancel(reason="the caller is gone")
+
+
+async def _wait_hung_up(descriptor: int) -> None:
+    """Return once the other end is closed: an epoll that asks for nothing still tells that."""
+    with select.epoll() as poll:
+        poll.register(descriptor, 0)
+        await trio.lowlevel.wait_readable(poll.fileno())
+
+
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _denial(name: str, right: Right) -> str:

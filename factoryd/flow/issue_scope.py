@@ -46,12 +46,17 @@ class IssueScope:
         self._key = key
         self._has_slot = has_slot
         self._working = trio.CancelScope()
+        self._stop_asked = trio.Event()
         self.stopping = Stopping(shop.config.stop.grace)
 
     @property
     def record(self) -> IssueRecord:
         """Return what the ledger knows of the issue now."""
         return self._shop.record(self._key)
+
+    @property
+    def _max_attempts(self) -> int:
+        return self._shop.config.dispatch.max_attempts
 
     async def kill(self, reason: str, grace_s: float | None) -> None:
         """End the issue as cancelled; returns once that is recorded, before it is done."""
@@ -61,6 +66,12 @@ class IssueScope:
         elif grace_s is not None:
             self.stopping.shorten(grace_s)
         self._working.cancel(reason=reason)
+        self._stop_asked.set()
+
+    async def wait_stop_asked(self) -> None:
+        """Return once `kill` was called since this last returned."""
+        await self._stop_asked.wait()
+        self._stop_asked = trio.Event()
 
     async def run(self) -> None:
         """Lead the issue to its end and write the outcome back.
@@ -81,6 +92,10 @@ class IssueScope:
             await self._write_back(record)
         elif record.state is IssueState.STOPPING:
             await self._finish_stopping(record)
+        elif not record.attempt_open and record.attempts_used >= self._max_attempts:
+            await self._shop.ledger.record(
+                IssueParked(issue=self._key, reason=_spent(record.attempts_used, record.reason))
+            )
         else:
             try:
                 with self._working:
@@ -145,9 +160,8 @@ class IssueScope:
             facts: tuple[AnyFact, ...] = (ended, IssueDone(issue=key))
         elif end.final:
             facts = (ended, IssueParked(issue=key, reason=end.reason or ""))
-        elif n >= dispatch.max_attempts and end.step is not NextStep.DEFER:
-            reason = f"{n} of {n} attempts failed, the last because {end.reason}"
-            facts = (ended, IssueParked(issue=key, reason=reason))
+        elif n >= self._max_attempts and end.step is not NextStep.DEFER:
+            facts = (ended, IssueParked(issue=key, reason=_spent(n, end.reason)))
         else:
             count = record.deferrals + 1 if end.step is NextStep.DEFER else n
             wait = cooldown_s(count, dispatch, random.random())  # noqa: S311  spreads, hides nothing
@@ -200,6 +214,10 @@ _RESULTS = {
     NextStep.FINISH: AttemptResult.SUCCEEDED,
     NextStep.DEFER: AttemptResult.DEFERRED,
 }
+
+
+def _spent(attempts: int, reason: str | None) -> str:
+    return f"{attempts} of {attempts} attempts failed, the last because {reason}"
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

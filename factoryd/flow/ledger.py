@@ -40,9 +40,10 @@ class _Request:
         self.error: Exception | None = None
 
     def answer(self, error: Exception | None) -> None:
-        """Wake whoever waits: committed and applied, or refused with an error."""
-        self.error = error
-        self.done.set()
+        """Wake whoever waits: committed and applied, or refused with an error; the first counts."""
+        if not self.done.is_set():
+            self.error = error
+            self.done.set()
 
 
 class Ledger:
@@ -55,6 +56,7 @@ class Ledger:
         self._changed = trio.Event()
         self._giving_up = trio.Event()
         self._one_call = trio.Lock()
+        self._writing = trio.Lock()
         self._snapshot_seq = registry.seq
         self.registry = registry
         self.trouble: str | None = None
@@ -95,13 +97,15 @@ class Ledger:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve `record` until cancelled, and refuse whoever asks after that."""
         task_status.started()
+        group: list[_Request] = []
         try:
             async for request in self._receive:
                 group = [request, *self._waiting(255)]
                 with trio.CancelScope(shield=True):
-                    await self._commit(group)
+                    async with self._writing:
+                        await self._commit(group)
         finally:
-            for request in self._waiting(self._receive.statistics().max_buffer_size):
+            for request in [*group, *self._waiting(float("inf"))]:
                 request.answer(LedgerUnavailable("the ledger is closed"))
             self._receive.close()
 
@@ -111,15 +115,22 @@ class Ledger:
         await self._in_store(self._store.save_snapshot, seq, body)
         self._snapshot_seq = seq
 
-    async def forget(self, keys: Sequence[str], daemon_before: float) -> None:
-        """Drop finished issues whose retention has ended, and what daemons did before a moment.
+    async def forget(
+        self, choose: Callable[[Registry], Sequence[str]], daemon_before: float
+    ) -> Sequence[str]:
+        """Drop the issues that `choose` picks, and what daemons did before a moment; return those.
 
-        The snapshot is renewed first, so that dying in between loses nothing.
+        No fact is committed in between, so none can concern an issue that is being dropped. The
+        snapshot is renewed first, so that dying in between loses nothing.
         """
-        for key in keys:
-            self.registry.forget(key)
-        await self.snapshot()
-        await self._in_store(self._store.forget, keys, self._snapshot_seq, daemon_before)
+        async with self._writing:
+            keys = choose(self.registry)
+            if keys:
+                for key in keys:
+                    self.registry.forget(key)
+                await self.snapshot()
+                await self._in_store(self._store.forget, keys, self._snapshot_seq, daemon_before)
+        return keys
 
     def _waiting(self, most: float) -> Iterator[_Request]:
         with suppress(trio.WouldBlock):
@@ -150,11 +161,11 @@ class Ledger:
             return
         try:
             recorded = await self._append(entries)
-        except IllegalFact as error:
-            await self._commit_apart(accepted, error)
         except LedgerUnavailable as error:
             for request in accepted:
                 request.answer(error)
+        except Exception as error:  # noqa: BLE001  a fact the store refuses costs only its own request
+            await self._commit_apart(accepted, error)
         else:
             self.registry.accept(draft, recorded[-1].seq)
             self._tell(recorded)
@@ -170,7 +181,7 @@ class Ledger:
         except LedgerUnavailable as error:
             logger.warning("no snapshot, the next start replays more: %s", error)
 
-    async def _commit_apart(self, group: Sequence[_Request], error: IllegalFact) -> None:
+    async def _commit_apart(self, group: Sequence[_Request], error: Exception) -> None:
         if len(group) == 1:
             group[0].answer(error)
             return
@@ -204,8 +215,11 @@ class Ledger:
 
 def log_fact(fact: AnyFact) -> None:
     """Write one journal line for a fact, with the fields people search by."""
+    level = _LEVELS[weight(fact)]
+    if not logger.isEnabledFor(level):
+        return
     logger.log(
-        _LEVELS[weight(fact)],
+        level,
         "%s",
         sentence(fact),
         extra={

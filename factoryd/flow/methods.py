@@ -1,12 +1,11 @@
 """What each method of the control interface does."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 
 import msgspec
 import trio
 
-from factoryd import __version__
 from factoryd.core.errors import (
     BadUsage,
     FactoryError,
@@ -21,10 +20,12 @@ from factoryd.core.records import same_issue
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.varlink import (
-    PRODUCT,
-    SERVICE_DESCRIPTION,
-    VENDOR,
-    describe_interface,
+    Interface,
+    Method,
+    Say,
+    WireError,
+    describe,
+    read_parameters,
 )
 from factoryd.flow.views import Overview, fact_view, find_issue, killed_view
 from factoryd.wire.messages import (
@@ -40,57 +41,24 @@ from factoryd.wire.messages import (
     LineView,
     LogsCall,
     LogsReply,
+    Nothing,
     ShutdownCall,
     ShutdownReply,
     StatusCall,
+    StatusReply,
     SubmitCall,
     SubmitReply,
 )
 
-Answers = AsyncGenerator[tuple[msgspec.Struct, bool], None]
-"""Replies, each with whether more will follow."""
-
 MAX_FACTS = 10_000
 MAX_LINES = 10_000
+MAX_REASON = 1000
+"""Characters kept of why somebody wants something stopped."""
 
+LOOK_EVERY_S = 1.0
+"""How often a watched picture is drawn anew when no fact says that it changed."""
 
-class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """What `InvalidParameter` carries."""
-
-    parameter: str
-
-
-class _Method(msgspec.Struct, frozen=True, kw_only=True):
-    method: str
-
-
-class _Interface(msgspec.Struct, frozen=True, kw_only=True):
-    interface: str
-
-
-class _Nothing(msgspec.Struct, frozen=True, kw_only=True):
-    pass
-
-
-class _Info(msgspec.Struct, frozen=True, kw_only=True):
-    vendor: str
-    product: str
-    version: str
-    url: str
-    interfaces: tuple[str, ...]
-
-
-class _Description(msgspec.Struct, frozen=True, kw_only=True):
-    description: str
-
-
-class WireError(Exception):
-    """An error of the Varlink service interface, with its parameters."""
-
-    def __init__(self, name: str, parameters: msgspec.Struct) -> None:
-        super().__init__(name)
-        self.name = f"{SERVICE_INTERFACE}.{name}"
-        self.parameters = parameters
+_MAX_SEQ = (1 << 63) - 1
 
 
 def error_name(error: FactoryError) -> str:
@@ -125,133 +93,125 @@ class Methods:
         self._overview = overview
         self._shut_down = shut_down
 
-    def answer(self, interface: str, name: str, call: Call) -> Answers:
-        """Return the answers to a call; raises `WireError` or a `FactoryError` while iterated."""
+    async def answer(self, interface: str, name: str, call: Call, say: Say) -> None:
+        """Answer a call, once or more; raises `WireError` or a `FactoryError` for a refusal."""
         if interface == SERVICE_INTERFACE:
-            return self._describe(name, call.parameters)
+            await say(describe(call.method, call.parameters))
+            return
         if interface != INTERFACE:
-            raise WireError("InterfaceNotFound", _Interface(interface=interface))
+            raise WireError("InterfaceNotFound", Interface(interface=interface))
         if name not in METHODS:
-            raise WireError("MethodNotFound", _Method(method=call.method))
-        parameters = msgspec.json.decode(call.parameters, type=METHODS[name].call)
-        return self._handle(name, parameters, more=call.more)
+            raise WireError("MethodNotFound", Method(method=call.method))
+        parameters = read_parameters(call.parameters, METHODS[name].call)
+        if getattr(parameters, "follow", name == "Watch") and not call.more:
+            raise WireError("ExpectedMore", Nothing())
+        if name == "Watch" and isinstance(parameters, StatusCall):
+            await self._watch(parameters, say)
+        else:
+            await self._dispatch(parameters, say, more=call.more)
 
-    def _handle(self, name: str, parameters: msgspec.Struct, *, more: bool) -> Answers:
+    async def _dispatch(self, parameters: msgspec.Struct, say: Say, *, more: bool) -> None:
         match parameters:
             case StatusCall():
-                watch = name == "Watch"
-                return self._watch(parameters, more=more) if watch else self._status(parameters)
+                await self._status(parameters, say)
             case SubmitCall():
-                return self._submit(parameters)
+                await self._submit(parameters, say)
             case KillCall():
-                return self._kill(parameters, more=more)
+                await self._kill(parameters, say, more=more)
             case LogsCall():
-                return self._logs(parameters, more=more)
+                await self._logs(parameters, say)
             case EventsCall():
-                return self._events(parameters, more=more)
+                await self._events(parameters, say)
             case ShutdownCall():
-                return self._shutdown(parameters)
+                await self._shutdown(parameters, say)
             case _:
-                return self._health()
+                await say(self._overview.health())
 
-    async def _describe(self, name: str, parameters: msgspec.Raw) -> Answers:
-        if name == "GetInfo":
-            yield (
-                _Info(
-                    vendor=VENDOR,
-                    product=PRODUCT,
-                    version=__version__,
-                    url="",
-                    interfaces=(SERVICE_INTERFACE, INTERFACE),
-                ),
-                False,
-            )
-            return
-        if name != "GetInterfaceDescription":
-            raise WireError("MethodNotFound", _Method(method=f"{SERVICE_INTERFACE}.{name}"))
-        wanted = msgspec.json.decode(parameters, type=_Interface).interface
-        texts = {SERVICE_INTERFACE: lambda: SERVICE_DESCRIPTION, INTERFACE: describe_interface}
-        if wanted not in texts:
-            raise WireError("InterfaceNotFound", _Interface(interface=wanted))
-        yield _Description(description=texts[wanted]()), False
-
-    async def _status(self, call: StatusCall) -> Answers:
+    async def _status(self, call: StatusCall, say: Say) -> None:
         status = await self._overview.status(call.targets)
-        if call.targets and not status.issues:
-            raise NoSuchTarget(f"{', '.join(call.targets)}: no such issue or agent")
-        yield status, False
+        known = {same_issue(issue.key) for issue in status.issues}
+        known |= {agent.name for issue in status.issues for agent in issue.agents}
+        unknown = [target for target in call.targets if same_issue(target) not in known]
+        if unknown:
+            raise NoSuchTarget(f"{', '.join(unknown)}: no such issue or agent")
+        await say(status)
 
-    async def _watch(self, call: StatusCall, *, more: bool) -> Answers:
-        _needs_more(more)
+    async def _watch(self, call: StatusCall, say: Say) -> None:
+        shown: StatusReply | None = None
         while True:
             seq = self._ledger.registry.seq
-            yield await self._overview.status(call.targets), True
-            await self._ledger.wait_beyond(seq)
+            status = await self._overview.status(call.targets)
+            if shown is None or _at_rest(status) != _at_rest(shown):
+                shown = status
+                await say(status, continues=True)
+            with trio.move_on_after(LOOK_EVERY_S):
+                await self._ledger.wait_beyond(seq)
             await trio.sleep(0.1)
 
-    async def _health(self) -> Answers:
-        yield self._overview.health(), False
-
-    async def _submit(self, call: SubmitCall) -> Answers:
+    async def _submit(self, call: SubmitCall, say: Say) -> None:
         name = call.source or next(iter(self._sources))
         source = self._sources.get(name)
         if source is None:
             raise NoSuchTarget(f"{name}: no such source: there are {', '.join(self._sources)}")
-        yield SubmitReply(key=await source.submit(call.name, call.text), source=name), False
+        await say(SubmitReply(key=await source.submit(call.name, call.text), source=name))
 
-    async def _shutdown(self, call: ShutdownCall) -> Answers:
-        yield ShutdownReply(pid=self._overview.pid), False
-        self._shut_down(call.reason or "asked to over the control socket")
+    async def _shutdown(self, call: ShutdownCall, say: Say) -> None:
+        try:
+            await say(ShutdownReply(pid=self._overview.pid))
+        finally:  # also when the caller did not wait for the answer
+            self._shut_down(_reason(call.reason, "asked to over the control socket"))
         await trio.sleep_forever()
 
     # ------------------------------------------------------------------------------------ kill
 
-    async def _kill(self, call: KillCall, *, more: bool) -> Answers:
+    async def _kill(self, call: KillCall, say: Say, *, more: bool) -> None:
         keys = self._keys_to_kill(call)
         since = self._ledger.registry.seq
         grace_s = 0.0 if call.now else call.grace_s
         if grace_s is not None and not 0 <= grace_s < float("inf"):
             raise BadUsage("grace_s: must be 0 or more")
-        await self._scheduler.kill(keys, call.reason or "killed by a person", grace_s)
+        if self._ledger.trouble is not None:
+            raise LedgerUnavailable(
+                f"{self._ledger.trouble}; until then only a shutdown ends agents"
+            )
+        reason = _reason(call.reason, "killed by a person")
+        await self._scheduler.kill(list(keys.values()), reason, grace_s)
         if not call.wait:
-            yield KillReply(agents=(), ended=()), False
+            await say(KillReply(agents=(), ended=()))
             return
-        left = {same_issue(key) for key in keys}
+        left = dict(keys)
         agents: list[KilledView] = []
         ended: list[str] = []
         while left:
             await self._ledger.wait_beyond(since)
-            for recorded in await self._ledger.read(since, MAX_FACTS, None):
-                since = recorded.seq
-                agents += self._killed(recorded, left)
-            over = {key for key in left if self._is_over(key)}
-            ended += sorted(over)
-            left -= over
+            over = [folded for folded in left if self._is_over(folded)]
+            while facts := await self._ledger.read(since, MAX_FACTS, None):
+                since = facts[-1].seq
+                agents += _killed(facts, left)
+            ended += sorted(left.pop(folded) for folded in over)
             if more and left and (agents or over):
-                yield KillReply(agents=tuple(agents), ended=tuple(ended)), True
+                await say(KillReply(agents=tuple(agents), ended=tuple(ended)), continues=True)
                 agents, ended = [], []
-        yield KillReply(agents=tuple(agents), ended=tuple(ended)), False
+        await say(KillReply(agents=tuple(agents), ended=tuple(ended)))
 
-    def _keys_to_kill(self, call: KillCall) -> list[str]:
+    def _keys_to_kill(self, call: KillCall) -> dict[str, str]:
+        """Return what is to end, each issue once, by the form under which keys are compared."""
         if call.all:
             flying = self._ledger.registry.issues.values()
-            return [one.issue.key for one in flying if one.state in IN_FLIGHT]
-        if not call.targets:
-            raise BadUsage("name an issue or an agent to kill, or say that all are meant")
-        keys: dict[str, None] = {}
-        for target in call.targets:
-            record = find_issue(self._ledger.registry, target)
-            keys[record.issue.key if record is not None else target] = None
-        return list(keys)
+            keys = [one.issue.key for one in flying if one.state in IN_FLIGHT]
+        else:
+            if not call.targets:
+                raise BadUsage("name an issue or an agent to kill, or say that all are meant")
+            keys = [self._key_of(target) for target in call.targets]
+        return {same_issue(key): key for key in keys}
 
-    def _killed(self, recorded: Recorded, keys: set[str]) -> list[KilledView]:
-        fact = recorded.fact
-        if not isinstance(fact, RunEmptied | HandoffMade) or same_issue(fact.issue) not in keys:
-            return []
-        record = self._ledger.registry.issue(fact.issue)
-        runs = record.runs.values() if record is not None else ()
-        agent = next((run.agent for run in runs if run.run == fact.run), "")
-        return [killed_view(agent, fact.run, fact.report)]
+    def _key_of(self, target: str) -> str:
+        """Return a target's issue key as the ledger or its source spells it, else as given."""
+        record = find_issue(self._ledger.registry, target)
+        if record is not None:
+            return record.issue.key
+        ready = {same_issue(issue.key): issue.key for issue in self._scheduler.ready()}
+        return ready.get(same_issue(target), target)
 
     def _is_over(self, key: str) -> bool:
         record = self._ledger.registry.issue(key)
@@ -259,49 +219,45 @@ class Methods:
 
     # ----------------------------------------------------------------------------------- streams
 
-    async def _events(self, call: EventsCall, *, more: bool) -> Answers:
-        if call.follow:
-            _needs_more(more)
-        since = call.since
+    async def _events(self, call: EventsCall, say: Say) -> None:
+        since = max(0, min(call.since, _MAX_SEQ))
+        limit = max(1, min(call.limit, MAX_FACTS))
         while True:
-            limit = max(1, min(call.limit, MAX_FACTS))
+            seen = self._ledger.registry.seq
             facts = await self._ledger.read(since, limit, call.issue)
             if facts or not call.follow:
                 views = tuple(fact_view(fact) for fact in facts)
-                yield EventsReply(facts=views), call.follow
+                await say(EventsReply(facts=views), continues=call.follow)
             if not call.follow:
                 return
-            since = facts[-1].seq if facts else max(since, self._ledger.registry.seq)
+            since = facts[-1].seq if facts else max(since, seen)
             await self._ledger.wait_beyond(since)
 
-    async def _logs(self, call: LogsCall, *, more: bool) -> Answers:
-        if call.follow:
-            _needs_more(more)
+    async def _logs(self, call: LogsCall, say: Say) -> None:
         place = await self._find_run(call)
         lines = max(0, min(call.lines, MAX_LINES))
-        read = await trio.to_thread.run_sync(self._desk.read_tail, place, lines)
-        yield _lines(place, read), call.follow
-        if not call.follow:
-            return
-        offset = read[-1][0] if read else 0
-        async for later in self._follow(place, offset):
-            yield _lines(place, later), True
-        yield _lines(place, []), False
+        read = await trio.to_thread.run_sync(self._desk.read_tail, place, max(1, lines))
+        await say(_lines(place, read[-lines:] if lines else []), continues=call.follow)
+        if call.follow:
+            await self._follow(place, read[-1][0] if read else 0, say)
+            await say(_lines(place, []))
 
-    async def _follow(self, place: TreePlace, offset: int) -> AsyncIterator[list[tuple[int, str]]]:
+    async def _follow(self, place: TreePlace, offset: int, say: Say) -> None:
+        """Give what a run writes from `offset` on, until it has ended and all is read."""
         while True:
             live = self._runner.live.get(place.run)
             ended = live is None or live.closed
-            if live is not None:
-                await live.wait_beyond(offset)
+            passed_on = live.offset if live is not None else 0
             read = await trio.to_thread.run_sync(
                 partial(self._desk.read_from, place, offset, to_the_end=ended)
             )
             if read:
                 offset = read[-1][0]
-                yield read
-            elif ended:
+                await say(_lines(place, read), continues=True)
+            elif ended or live is None:
                 return
+            else:
+                await live.wait_beyond(passed_on)
 
     async def _find_run(self, call: LogsCall) -> TreePlace:
         record = find_issue(self._ledger.registry, call.target)
@@ -325,9 +281,21 @@ class Methods:
         return run.place
 
 
-def _needs_more(more: bool) -> None:  # noqa: FBT001  it is what the call says
-    if not more:
-        raise WireError("ExpectedMore", _Nothing())
+def _at_rest(status: StatusReply) -> StatusReply:
+    """Return a picture without what changes while nothing happens."""
+    daemon = msgspec.structs.replace(status.daemon, heartbeat_age_s=None)
+    return msgspec.structs.replace(status, daemon=daemon)
+
+
+def _reason(given: str | None, else_: str) -> str:
+    return " ".join((given or "")[:MAX_REASON].split()) or else_
+
+
+def _killed(facts: Sequence[Recorded], keys: Container[str]) -> Iterator[KilledView]:
+    for fact in (recorded.fact for recorded in facts):
+        if isinstance(fact, RunEmptied | HandoffMade) and same_issue(fact.issue) in keys:
+            agent = fact.run.rpartition("-")[0]  # a run is named after its agent
+            yield killed_view(agent, fact.run, fact.report)
 
 
 def _lines(place: TreePlace, lines: list[tuple[int, str]]) -> LogsReply:

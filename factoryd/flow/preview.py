@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from factoryd.core.config import Config
 from factoryd.core.errors import SourceFailed
-from factoryd.core.model import Issue
+from factoryd.core.model import Issue, IssueState
 from factoryd.core.policy import (
     SLOT_BLOCK,
     Decision,
@@ -35,7 +35,8 @@ async def preview(
         lines += [f"{problem.where}: {problem.reason}" for problem in listing.problems]
         for issue in listing.issues:
             issues.setdefault(same_issue(issue.key), issue)
-    free = config.factory.slots
+    running = sum(one.state is IssueState.RUNNING for one in registry.issues.values())
+    free = config.factory.slots - running
     for issue in in_order(issues.values()):
         decision = decide(issue, registry.issue(issue.key), config, now)
         lines.append(f"{issue.key}: {_describe(decision, free)}")

@@ -76,6 +76,8 @@ class Pulses:
         self._beats = 0
         self._beat_at: float | None = None
         self._late: frozenset[str] = frozenset()
+        self._beating = trio.CancelScope()
+        self._one_write = trio.Lock()
         self.state = "starting"
 
     def declare(self, name: str, max_silence_s: float) -> Pulse:
@@ -106,9 +108,19 @@ class Pulses:
         """Beat until cancelled: the file always, the watchdog only while no part is late."""
         await self._beat()
         task_status.started()
-        while True:
-            await trio.sleep(self._config.interval)
-            await self._beat()
+        with self._beating:
+            while True:
+                await trio.sleep(self._config.interval)
+                await self._beat()
+
+    async def end(self) -> None:
+        """Take the heartbeat away for good: the proof that nothing of the daemon is left."""
+        self._beating.cancel(reason="the daemon has stopped")
+        try:
+            async with self._one_write:
+                await trio.to_thread.run_sync(self._file.remove)
+        except OSError as error:
+            logger.warning("the heartbeat file cannot be removed: %s", error)
 
     async def _beat(self) -> None:
         late = frozenset(self.late())
@@ -132,7 +144,8 @@ class Pulses:
             boottime=self._clock.boottime(),
         )
         try:
-            await trio.to_thread.run_sync(self._file.write, beat)
+            async with self._one_write:
+                await trio.to_thread.run_sync(self._file.write, beat)
         except OSError as error:
             logger.warning("the heartbeat file cannot be written: %s", error)
         self._beat_at = trio.current_time()

@@ -36,10 +36,11 @@ class Retention:
     async def forget_old(self) -> None:
         """Forget what is older or more than the configuration keeps."""
         now = self._clock.now()
-        keys = choose_forgettable(self._ledger.registry, self._config, now)
-        if not keys:
-            return
-        await self._ledger.forget(keys, now - self._config.keep)
+        keys = await self._ledger.forget(
+            lambda registry: choose_forgettable(registry, self._config, now),
+            now - self._config.keep,
+        )
         for key in keys:
             await trio.to_thread.run_sync(self._desk.forget, key)
-        logger.info("forgot %d finished issues", len(keys))
+        if keys:
+            logger.info("forgot %d finished issues", len(keys))

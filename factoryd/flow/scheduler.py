@@ -20,7 +20,7 @@ from factoryd.core.events import (
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from factoryd.core.model import Issue, IssueState
 from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, decide, in_order
-from factoryd.core.records import IssueRecord, same_issue
+from factoryd.core.records import IssueRecord, RunRecord, same_issue
 from factoryd.flow.issue_scope import IssueScope
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.shop import Shop
@@ -68,11 +68,16 @@ class Scheduler:
 
         Scopes leave none behind; this holds even if one broke.
         """
-        for record in self._unfinished():
-            for run in record.live_runs:
-                logger.error("%s: run %s was left running", record.issue.key, run.run)
-                stopping = Stopping(self._shop.config.stop.grace)
-                await self._shop.runner.empty_abandoned(run, self._shop.config, stopping)
+        async with trio.open_nursery() as nursery:
+            for record in self._unfinished():
+                for run in record.live_runs:
+                    logger.error("%s: run %s was left running", record.issue.key, run.run)
+                    nursery.start_soon(self._empty_leftover, run)
+
+    async def _empty_leftover(self, run: RunRecord) -> None:
+        with trio.CancelScope(shield=True):
+            stopping = Stopping(self._shop.config.stop.grace)
+            await self._shop.runner.empty_abandoned(run, self._shop.config, stopping)
 
     async def kill(self, keys: list[str], reason: str, grace_s: float | None) -> None:
         """End issues as cancelled; returns once that is recorded for all, before it is done.
@@ -87,6 +92,8 @@ class Scheduler:
                 IssueStopping(issue=issue.key, reason=reason),
             )
         for key in keys:
+            if same_issue(key) not in self._scopes:
+                await self._stop_unled(key, reason)
             scope = self._scopes.get(same_issue(key))
             if scope is not None:
                 await scope.kill(reason, grace_s)
@@ -104,6 +111,10 @@ class Scheduler:
             for issue in follower.listing.issues:
                 issues.setdefault(same_issue(issue.key), issue)
         return in_order(issues.values())
+
+    def _free(self) -> list[Issue]:
+        """Return what is ready and in no scope; a scope holds its issue until all is tidy."""
+        return [issue for issue in self.ready() if same_issue(issue.key) not in self._scopes]
 
     def decide(self, issue: Issue) -> Decision:
         """Return what would be done with a ready issue now, slots aside."""
@@ -129,11 +140,13 @@ class Scheduler:
                 await self._wake.wait()
 
     async def _is_drained(self, drain_after: int) -> bool:
-        if self._scopes or not all(follower.asked >= drain_after for follower in self.followers):
+        if self._shop.ledger.trouble or self._scopes:
+            return False
+        if not all(follower.asked >= drain_after for follower in self.followers):
             return False
         for follower in self.followers:
             await follower.ask()
-        left = [i for i in self.ready() if isinstance(self.decide(i), Dispatch | Reopen | Escalate)]
+        left = [i for i in self._free() if isinstance(self.decide(i), Dispatch | Reopen | Escalate)]
         if left:
             self.wake()
         return not left and not self._scopes
@@ -142,7 +155,18 @@ class Scheduler:
         if self._shop.ledger.trouble is not None:
             return
         await self._note_departures()
-        for issue in self.ready():
+        try:
+            await self._settle()
+            await self._take_on(scopes)
+        except IllegalFact as error:
+            logger.info("looking again, an issue changed hands: %s", error)
+            self.wake()
+        for record in self._unfinished():
+            if same_issue(record.issue.key) not in self._scopes:
+                self._open_scope(scopes, record.issue.key, has_slot=False)
+
+    async def _settle(self) -> None:
+        for issue in self._free():
             match self.decide(issue):
                 case Reopen():
                     await self._reopen(issue)
@@ -153,22 +177,20 @@ class Scheduler:
                     )
                 case _:
                     pass
-        await self._take_on(scopes)
-        for record in self._unfinished():
-            if same_issue(record.issue.key) not in self._scopes:
-                self._open_scope(scopes, record.issue.key, has_slot=False)
 
     async def _take_on(self, scopes: trio.Nursery) -> None:
-        wanted = [one for i in self.ready() if isinstance(one := self.decide(i), Dispatch)]
-        taken = wanted[: self._shop.slots.free]
+        slots = self._shop.slots
+        wanted = [one for i in self._free() if isinstance(one := self.decide(i), Dispatch)]
+        taken = wanted[: slots.free]
+        for _ in taken:
+            slots.take_nowait()
         try:
             await self._shop.ledger.record(*[_claimed(one) for one in taken])
-        except IllegalFact as error:
-            logger.info("looking again, an issue changed hands: %s", error)
-            self.wake()
-            return
+        except FactoryError:
+            for _ in taken:
+                slots.give()
+            raise
         for one in taken:
-            self._shop.slots.take_nowait()
             self._open_scope(scopes, one.issue.key, has_slot=True)
 
     async def _reopen(self, issue: Issue) -> None:
@@ -177,18 +199,18 @@ class Scheduler:
         self.wake()
 
     async def _note_departures(self) -> None:
-        gone: list[AnyFact] = []
-        for follower in self.followers:
-            listed = {same_issue(issue.key) for issue in follower.listing.issues}
-            gone += [
-                IssueLeftReady(issue=record.issue.key)
-                for key, record in self._shop.ledger.registry.issues.items()
-                if follower.complete
-                and record.issue.source == follower.name
-                and not record.left_ready
-                and key not in listed
-            ]
+        listed = {same_issue(issue.key) for issue in self.ready()}
+        unknown = {follower.name for follower in self.followers if not follower.complete}
+        gone: list[AnyFact] = [
+            IssueLeftReady(issue=record.issue.key)
+            for key, record in self._shop.ledger.registry.issues.items()
+            if record.issue.source not in unknown and not record.left_ready and key not in listed
+        ]
         await self._shop.ledger.record(*gone)
+
+    async def _stop_unled(self, key: str, reason: str) -> None:
+        if self._shop.record(key).state in IN_FLIGHT - {IssueState.STOPPING}:
+            await self._shop.ledger.record(IssueStopping(issue=key, reason=reason))
 
     def _must_be_killable(self, key: str) -> Issue | None:
         record = self._shop.ledger.registry.issue(key)
@@ -210,7 +232,8 @@ class Scheduler:
         tries = 0
         try:
             while not await _runs_to_its_end(key, scope):
-                await trio.sleep(SCOPE_RETRY_S[min(tries, len(SCOPE_RETRY_S) - 1)])
+                with trio.move_on_after(SCOPE_RETRY_S[min(tries, len(SCOPE_RETRY_S) - 1)]):
+                    await scope.wait_stop_asked()
                 tries += 1
         finally:
             del self._scopes[same_issue(key)]

@@ -25,9 +25,9 @@ class Slots:
 
     async def take(self) -> None:
         """Take a slot, waiting for one in turn."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self.free:
             self._taken += 1
-            await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await self._waiting.park()
 

@@ -16,6 +16,10 @@ FAILED_RETRY_S = 5.0
 """How long a source that failed is left alone, unless the poll interval is shorter."""
 
 
+LEAST_PAUSE_S = 0.05
+"""Between two looks at a source, so that many changes at once are seen together."""
+
+
 class SourceFollower:
     """The newest listing of one source, and the trouble with it."""
 
@@ -49,8 +53,9 @@ class SourceFollower:
             if self.trouble is not None:
                 await trio.sleep(min(FAILED_RETRY_S, self._poll_interval_s))
                 continue
+            await trio.sleep(LEAST_PAUSE_S)
             with trio.move_on_after(self._poll_interval_s):
-                await self._source.wait_change()
+                await self._wait_change()
 
     async def ask(self) -> None:
         """Take a new listing; a source that fails keeps its old one and is reported once."""
@@ -59,15 +64,33 @@ class SourceFollower:
                 with self._pulse.busy():
                     self.listing = await self._source.list_ready()
             except SourceFailed as error:
-                if str(error) != self.trouble:
-                    logger.warning("source %s failed: %s", self.name, error)
-                self.trouble, self.complete = str(error), False
+                self._report_trouble(str(error))
+            except Exception as error:
+                logger.exception("source %s: an error inside factoryd", self.name)
+                self._report_trouble(f"an error inside factoryd: {error!r}")
             else:
                 if self.trouble is not None:
                     logger.info("source %s works again", self.name)
                 self.trouble, self.complete = None, True
                 self._report_problems()
             self.asked += 1
+
+    async def _wait_change(self) -> None:
+        """Return when the source may have changed; one that cannot tell is polled."""
+        try:
+            await self._source.wait_change()
+        except SourceFailed as error:
+            logger.warning("source %s cannot tell changes, it is polled: %s", self.name, error)
+        except Exception:
+            logger.exception("source %s: an error inside factoryd", self.name)
+        else:
+            return
+        await trio.sleep_forever()
+
+    def _report_trouble(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            logger.warning("source %s failed: %s", self.name, trouble)
+        self.trouble, self.complete = trouble, False
 
     def _report_problems(self) -> None:
         problems = frozenset(self.listing.problems)

@@ -60,6 +60,8 @@ class Overview:
         self._slots = shop.slots
         self._scheduler = scheduler
         self._pulses = pulses
+        self._drawn: dict[str, tuple[IssueRecord, int, IssueView]] = {}
+        """Pictures of issues, with the record and the reading of usage that they show."""
 
     @property
     def pid(self) -> int:
@@ -159,7 +161,8 @@ class Overview:
 
     def _issues(self) -> list[IssueView]:
         registry = self._ledger.registry
-        views = [self._known(record) for record in registry.issues.values()]
+        self._drawn = {key: self._draw(key, one) for key, one in registry.issues.items()}
+        views = [view for _, _, view in self._drawn.values()]
         for issue in self._scheduler.ready():
             record = registry.issue(issue.key)
             if record is None or record.state is IssueState.READY:
@@ -183,6 +186,12 @@ class Overview:
             reason=why,
             agents=(),
         )
+
+    def _draw(self, key: str, record: IssueRecord) -> tuple[IssueRecord, int, IssueView]:
+        drawn = self._drawn.get(key)
+        if drawn is not None and drawn[0] is record and drawn[1] == self._runner.readings:
+            return drawn
+        return record, self._runner.readings, self._known(record)
 
     def _known(self, record: IssueRecord) -> IssueView:
         return IssueView(

@@ -73,7 +73,7 @@ class FakeSource:
         await self._begin("read", issue.key)
         return self.active.get(issue.key) or self.ready.get(issue.key)
 
-    async def claim(self, issue: Issue) -> None:
+    async def claim(self, issue: Issue) -> Issue | None:
         await self._begin("claim", issue.key)
         if issue.key in self.ready:
             if issue.key in self.active:
@@ -82,6 +82,7 @@ class FakeSource:
             self.touch()
         elif issue.key not in self.active:
             raise SourceFailed(f"{issue.key}: is no longer there")
+        return self.active[issue.key]
 
     async def write_outcome(self, issue: Issue, note: OutcomeNote) -> None:
         await self._begin("write_outcome", issue.key)
@@ -118,7 +119,7 @@ class FakeSource:
     async def _begin(self, method: str, subject: str) -> None:
         self.calls.append((method, subject))
         await trio.lowlevel.checkpoint()
-        if gate := self.before(method):
+        if (gate := self.before(method)) is not None:
             await gate.wait()
         if self.failure is not None:
             raise SourceFailed(self.failure)

@@ -141,8 +141,10 @@ class FakeTree:
         )
 
     def usage(self) -> Usage:
-        if self._life is None or self._life.left == 0:
+        if self._life is None:
             return Usage(processes=0, memory_bytes=0)
+        if self._life.left == 0:
+            return Usage(processes=0, cpu_s=self._life.program.usage.cpu_s, memory_bytes=0)
         return self._life.program.usage
 
     def close(self) -> None:

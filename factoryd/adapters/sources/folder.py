@@ -74,9 +74,14 @@ class FolderSource:
         """Return the issue as its file is now; None when it is gone, malformed or another."""
         return await self._do(lambda: self._folder.read(issue), give_up=True)
 
-    async def claim(self, issue: Issue) -> None:
-        """Move the file to `active/`; no file there is ever replaced."""
-        await self._do(lambda: self._folder.claim(issue))
+    async def claim(self, issue: Issue) -> Issue | None:
+        """Move the file to `active/`; no file there is ever replaced. Return what it says now."""
+
+        def claim() -> Issue | None:
+            self._folder.claim(issue)
+            return self._folder.read(issue)
+
+        return await self._do(claim)
 
     async def write_outcome(self, issue: Issue, note: OutcomeNote) -> None:
         """Move the file to `done/`, `failed/` or `cancelled/`, its outcome beside it.

@@ -136,8 +136,7 @@ class IssueFolder:
                 f"{show(source)}: cannot be claimed, {show(target)} is in the way: "
                 "move one of them elsewhere"
             ) from error
-        sync_directory(self.active)
-        sync_directory(self.ready)
+        # Not flushed to disk: after a power failure the claim, which the ledger holds, is made again.
 
     def write_outcome(self, issue: Issue, note: OutcomeNote) -> None:
         """Write the outcome beside where the file is to go, then move the file from `active/`.

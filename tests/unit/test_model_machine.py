@@ -1,0 +1,424 @@
+"""The synchronous core under every order of events: a factory without tasks, played by Hypothesis.
+
+`MODEL_EXAMPLES` in the environment says how many lives are played.
+"""
+
+import os
+from collections.abc import Iterable
+
+from hypothesis import HealthCheck, Phase, settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
+
+from factoryd.core.errors import IllegalFact
+from factoryd.core.events import (
+    AnyFact,
+    AttemptEnded,
+    AttemptResult,
+    AttemptStarted,
+    HandoffCleared,
+    HandoffMade,
+    IssueCancelled,
+    IssueClaimed,
+    IssueDone,
+    IssueEscalated,
+    IssueLeftReady,
+    IssueParked,
+    IssueReopened,
+    IssueStopping,
+    OutcomeWritten,
+    Recorded,
+    RunEmptied,
+    RunExited,
+    RunResult,
+    RunStarted,
+    RunStarting,
+    StageStarted,
+)
+from factoryd.core.lifecycle import TERMINAL
+from factoryd.core.model import Exit, Issue, IssueState, Receipt, StopReport
+from factoryd.core.policy import (
+    Dispatch,
+    Ending,
+    Escalate,
+    NextStep,
+    Reopen,
+    Skip,
+    block_reason,
+    classify_exit,
+    cooldown_s,
+    decide,
+    decide_exit,
+    in_order,
+)
+from factoryd.core.records import IssueRecord, RunRecord, same_issue
+from factoryd.core.registry import Draft, Registry
+from tests.unit.configs import SMALL, parse
+from tests.unit.samples import identity, issue, one_of_each, place
+
+CONFIG = parse(
+    SMALL + '[dispatch]\nmax_attempts = 2\nerror_cooldown = "3s"\n[resume]\nmax_resumes = 1\n'
+)
+SLOTS = 2
+AGENTS = {"A": ("a-b-c", "a-x"), "A-B": ("a-b-c", "a-b-x"), "Y": ("y-x",), "Z": ("z-x", "z-y")}
+"""Agents of each issue; two issues have agents that would be called the same."""
+
+RESULTS = (AttemptResult.FAILED, AttemptResult.SUCCEEDED, AttemptResult.DEFERRED)
+REPOS = st.sampled_from([None, None, None, "no"])
+
+keys = st.sampled_from(sorted(AGENTS))
+S = IssueState
+
+
+def found(data: st.DataObject, records: Iterable[IssueRecord]) -> IssueRecord:
+    """Return one of some records; a rule that has none to choose from is not played."""
+    return data.draw(st.sampled_from(sorted(records, key=lambda one: one.issue.key)))
+
+
+class Factory(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.registry = Registry()
+        self.facts: list[Recorded] = []
+        self.held: set[str] = set()
+        self.snapshot: bytes | None = None
+        self.snapshot_seq = 0
+        self.listed: dict[str, Issue] = {}
+        self.runs = 0
+        # What the facts alone say, kept apart from the registry.
+        self.ended: set[str] = set()
+        self.attempts: dict[str, int] = {}
+        self.live: dict[str, str] = {}
+        self.owed: dict[str, str] = {}
+
+    @initialize(listed=st.lists(keys, min_size=1, unique=True))
+    def a_source_begins(self, listed):
+        for key in listed:
+            self.a_source_lists(key, None)
+
+    # ------------------------------------------------------------------ the ledger, in one thread
+
+    def record(self, *facts: AnyFact) -> bool:
+        """Check, commit, apply as the ledger does; False when the registry or the store refuses."""
+        draft, held = Draft(self.registry), set(self.held)
+        try:
+            for fact in facts:
+                entry = draft.add(fact, self.now)
+                held.discard(entry.frees or "")
+                if entry.takes is not None:
+                    if entry.takes in held:
+                        raise IllegalFact("held")
+                    held.add(entry.takes)
+        except IllegalFact:
+            return False
+        self.held = held
+        for fact in facts:
+            self.facts.append(Recorded(seq=len(self.facts) + 1, at=self.now, fact=fact))
+            self._watch(fact)
+        self.registry.accept(draft, len(self.facts))
+        return True
+
+    def must(self, *facts: AnyFact) -> None:
+        assert self.record(*facts), facts
+
+    def _watch(self, fact: AnyFact) -> None:
+        self._watch_issue(fact, same_issue(fact.issue))
+        self._watch_run(fact)
+
+    def _watch_issue(self, fact: AnyFact, key: str) -> None:
+        match fact:
+            case IssueClaimed():
+                assert key not in self.ended, "an ended issue was taken without being reopened"
+            case IssueDone() | IssueParked() | IssueCancelled():
+                self.ended.add(key)
+            case IssueReopened():
+                self.ended.remove(key)
+            case AttemptStarted():
+                assert key not in self.attempts, "two attempts at one issue"
+                assert key not in self.ended
+                self.attempts[key] = fact.attempt
+            case AttemptEnded():
+                del self.attempts[key]
+            case _:
+                pass
+
+    def _watch_run(self, fact: AnyFact) -> None:
+        match fact:
+            case RunStarting():
+                assert fact.agent not in self.live.values(), "two runs of one agent"
+                assert fact.agent not in self.owed.values(), "a run beside the tree of an older one"
+                self.live[fact.run] = fact.agent
+            case RunEmptied():
+                del self.live[fact.run]
+            case HandoffMade():
+                self.owed[fact.run] = self.live.pop(fact.run)
+            case HandoffCleared():
+                del self.owed[fact.run]
+            case _:
+                pass
+
+    # ----------------------------------------------------------------------------------- sources
+
+    @rule(key=keys, priority=st.none() | st.integers(1, 2))
+    def a_source_lists(self, key, priority):
+        self.listed.setdefault(key, issue(key, priority=priority, since=self.now))
+
+    @rule(key=keys)
+    def a_source_no_longer_lists(self, key):
+        self.listed.pop(key, None)
+
+    @rule(key=keys, labels=st.sampled_from([(), ("factory",)]), repo=st.sampled_from([None, "no"]))
+    def a_source_changes(self, key, labels, repo):
+        if key in self.listed:
+            self.listed[key] = replace(self.listed[key], labels=labels, repo=repo)
+
+    def departures_are_noted(self, data):
+        for key, record in list(self.registry.issues.items()):
+            if record.issue.key not in self.listed and not record.left_ready:
+                self.must(IssueLeftReady(issue=key))
+
+    # --------------------------------------------------------------------------------- scheduler
+
+    def busy(self) -> int:
+        return sum(
+            one.state in {S.CLAIMED, S.RUNNING} or bool(one.live_runs)
+            for one in self.registry.issues.values()
+        )
+
+    def what_is_ready_is_looked_at(self, data):
+        for shown in in_order(self.listed.values()):
+            record = self.registry.issue(shown.key)
+            match decide(shown, record, CONFIG, self.now):
+                case Dispatch(repo=repo, recipe=recipe):
+                    assert "factory" in shown.labels
+                    if self.busy() < SLOTS:
+                        self.must(
+                            IssueClaimed(issue=shown.key, work=shown, repo=repo, recipe=recipe)
+                        )
+                case Reopen():
+                    self.must(IssueReopened(issue=shown.key, reason="it came back"))
+                case Escalate(reason=reason):
+                    assert reason
+                    self.must(IssueEscalated(issue=shown.key, work=shown, reason=reason))
+                    assert decide(shown, self.registry.issue(shown.key), CONFIG, self.now) == Skip(
+                        issue=shown, reason=reason
+                    )
+                case Skip(reason=reason):
+                    assert reason
+
+    @precondition(lambda self: len(self.facts) % 3 == 0)
+    @rule(key=keys)
+    def an_issue_is_killed(self, key):
+        record = self.registry.issue(key)
+        if record is None or record.state in {S.READY, S.ESCALATED}:
+            if key in self.listed:
+                claim = IssueClaimed(issue=key, work=self.listed[key], repo="", recipe="")
+                self.must(claim, IssueStopping(issue=key, reason="killed"))
+        elif record.state in {S.CLAIMED, S.RUNNING, S.COOLDOWN}:
+            self.must(IssueStopping(issue=key, reason="killed"))
+        else:
+            assert not self.record(IssueStopping(issue=key, reason="killed"))
+
+    # -------------------------------------------------------------------------------- one issue
+
+    def those(self, *states: IssueState) -> list[IssueRecord]:
+        return [one for one in self.registry.issues.values() if one.state in states]
+
+    def an_attempt_begins(self, data):
+        record = found(data, self.those(S.CLAIMED, S.COOLDOWN))
+        key = record.issue.key
+        waits = record.state is S.COOLDOWN
+        if waits and block_reason(record, self.now, CONFIG.dispatch.max_attempts) is not None:
+            return
+        if waits and self.busy() >= SLOTS:
+            return
+        self.listed.pop(key, None)
+        self.must(AttemptStarted(issue=key, attempt=record.attempts_used + 1))
+        self.must(StageStarted(issue=key, round=1, stage=0))
+
+    def a_run_begins(self, data):
+        record = found(data, self.those(S.RUNNING))
+        key = record.issue.key
+        agent = data.draw(st.sampled_from(AGENTS[key]))
+        last = record.runs.get(agent)
+        self.runs += 1
+        run = f"{agent}-{self.runs}"
+        fact = RunStarting(
+            issue=key,
+            run=place(run).run,
+            agent=agent,
+            role="worker",
+            place=place(run, key, agent),
+            resumes=0 if last is None else last.resumes + 1,
+        )
+        free = agent not in self.live.values() and agent not in self.owed.values()
+        assert self.record(fact) is free
+        if free:
+            self.must(RunStarted(issue=key, run=fact.run, identity=identity(self.runs)))
+
+    def a_run_ends(self, data):
+        record = found(data, [one for one in self.registry.issues.values() if one.live_runs])
+        status = data.draw(st.sampled_from([0, 1, 10, 75, None]))
+        key, run = record.issue.key, record.live_runs[0]
+        end = Ending(
+            exit=Exit(status=status),
+            stopping=record.state is S.STOPPING,
+            resumes=run.resumes,
+            max_resumes=CONFIG.resume.max_resumes,
+        )
+        self.must(RunExited(issue=key, run=run.run, exit=end.exit))
+        result = classify_exit(end)
+        self._close(key, run, result, emptied=data.draw(st.booleans()))
+        if decide_exit(end) is NextStep.FAIL and len(record.live_runs) == 1:
+            self._end_attempt(key, AttemptResult.FAILED)
+
+    def _close(self, key: str, run: RunRecord, result: RunResult, *, emptied: bool) -> None:
+        if emptied:
+            report, receipt = StopReport(), Receipt(wall_s=1.0)
+            self.must(
+                RunEmptied(issue=key, run=run.run, result=result, report=report, receipt=receipt)
+            )
+        else:
+            report = StopReport(survivors=1, emptied=False)
+            self.must(
+                HandoffMade(issue=key, run=run.run, result=result, report=report, reason="D state")
+            )
+
+    def an_attempt_ends(self, data):
+        result = data.draw(st.sampled_from(RESULTS))
+        self._end_attempt(found(data, self.those(S.RUNNING)).issue.key, result)
+
+    def _end_attempt(self, key: str, result: AttemptResult) -> None:
+        record = self.registry.issues[same_issue(key)]
+        n = record.attempt
+        ended = AttemptEnded(issue=key, attempt=n, result=result)
+        if record.live_runs:
+            assert not self.record(ended)
+        elif result is AttemptResult.SUCCEEDED:
+            self.must(ended, IssueDone(issue=key))
+        elif result is AttemptResult.FAILED and n >= CONFIG.dispatch.max_attempts:
+            self.must(ended, IssueParked(issue=key, reason="attempts used up"))
+        else:
+            wait = cooldown_s(n, CONFIG.dispatch, 0.5)
+            self.must(replace(ended, not_before=self.now + wait))
+
+    def a_stop_is_finished(self, data):
+        record = found(data, self.those(S.STOPPING))
+        key = record.issue.key
+        cancelled = IssueCancelled(issue=key, reason="killed")
+        if record.live_runs:
+            assert not self.record(cancelled)
+        elif record.attempt_open:
+            result = AttemptResult.CANCELLED
+            self.must(AttemptEnded(issue=key, attempt=record.attempt, result=result), cancelled)
+        else:
+            self.must(cancelled)
+
+    def an_outcome_is_written(self, data):
+        record = found(data, self.those(*TERMINAL))
+        self.must(OutcomeWritten(issue=record.issue.key, outcome=record.state))
+
+    @precondition(lambda self: self.owed)
+    @rule(data=st.data())
+    def the_reaper_proves_a_tree_empty(self, data):
+        run = data.draw(st.sampled_from(sorted(self.owed)))
+        where = self.registry.handoffs[run].place
+        self.must(HandoffCleared(issue=where.issue, run=where.run, report=StopReport()))
+
+    @rule(data=st.data(), steps=st.integers(5, 25))
+    def the_factory_works(self, data, steps):
+        """Play what a factory does by itself, a few steps of it."""
+        for _ in range(steps):
+            possible = [self.what_is_ready_is_looked_at, self.departures_are_noted, self.new_work]
+            possible += [move for move, states in self.moves() if self.those(*states)]
+            possible += [self.a_run_ends] if self.live else []
+            data.draw(st.sampled_from(possible))(data)
+
+    def new_work(self, data):
+        key = data.draw(keys)
+        self.listed[key] = issue(key, repo=data.draw(REPOS), since=self.now)
+
+    def a_cooldown_goes_by(self, data):
+        self.now = max(one.not_before or self.now for one in self.those(S.COOLDOWN))
+
+    def moves(self):
+        return [
+            (self.a_cooldown_goes_by, (S.COOLDOWN,)),
+            (self.an_attempt_begins, (S.CLAIMED, S.COOLDOWN)),
+            (self.a_run_begins, (S.RUNNING,)),
+            (self.an_attempt_ends, (S.RUNNING,)),
+            (self.a_stop_is_finished, (S.STOPPING,)),
+            (self.an_outcome_is_written, TERMINAL),
+        ]
+
+    # ------------------------------------------------------------------------- time and accidents
+
+    @rule(seconds=st.sampled_from([-5.0, 1.0, 3.3, 10.0]))
+    def the_clock_goes_on_or_is_set(self, seconds):
+        self.now += seconds
+
+    @rule()
+    def a_snapshot_is_taken(self):
+        self.snapshot, self.snapshot_seq = self.registry.snapshot(), len(self.facts)
+
+    @rule()
+    def the_daemon_dies_and_comes_back(self):
+        before = self.registry.snapshot()
+        self.registry = Registry.replay(self.snapshot, self.facts[self.snapshot_seq :])
+        assert self.registry.snapshot() == before
+
+    @rule(key=keys, data=st.data())
+    def a_wrong_fact_is_tried(self, key, data):
+        fact = data.draw(st.sampled_from(one_of_each(key)))
+        before, draft = self.registry.snapshot(), Draft(self.registry)
+        fork = draft.fork()
+        try:
+            fork.add(fact, self.now)
+        except IllegalFact:
+            self.registry.accept(draft, self.registry.seq)
+        assert self.registry.snapshot() == before
+
+    # ------------------------------------------------------------------------------- invariants
+
+    @invariant()
+    def replay_equals_the_live_state(self):
+        assert Registry.replay(None, self.facts).snapshot() == self.registry.snapshot()
+
+    @invariant()
+    def live_attempts_and_runs_are_what_the_facts_say_and_hold_their_names(self):
+        records = self.registry.issues
+        assert {key for key, one in records.items() if one.attempt_open} == set(self.attempts)
+        live = {run.run: run.agent for one in records.values() for run in one.live_runs}
+        assert live == self.live
+        owed = {run: one.place.agent for run, one in self.registry.handoffs.items()}
+        assert owed == self.owed
+        names = {f"attempt:{key}" for key in self.attempts}
+        names |= {f"agent:{agent}" for agent in [*live.values(), *owed.values()]}
+        assert self.held == names
+
+    @invariant()
+    def slots_are_never_exceeded(self):
+        assert self.busy() <= SLOTS
+
+    @invariant()
+    def no_issue_has_more_attempts_than_allowed(self):
+        for record in self.registry.issues.values():
+            assert record.attempts_used <= CONFIG.dispatch.max_attempts
+
+    @invariant()
+    def only_a_running_or_stopping_issue_has_an_open_attempt(self):
+        for record in self.registry.issues.values():
+            assert not record.attempt_open or record.state in {S.RUNNING, S.STOPPING}
+            assert not record.live_runs or record.attempt_open
+
+
+TestFactory = Factory.TestCase
+TestFactory.settings = settings(
+    max_examples=int(os.environ.get("MODEL_EXAMPLES", "150")),
+    stateful_step_count=40,
+    deadline=None,
+    phases=[Phase.reuse, Phase.generate],
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)

@@ -1,0 +1,122 @@
+"""Signs of progress, and the heartbeat they feed."""
+
+import pytest
+import trio
+
+from factoryd.core.config import HeartbeatConfig
+from factoryd.flow.pulse import Pulses
+from tests.fakes.clock import EPOCH, TrioClock
+from tests.fakes.heartbeat import FakeHeartbeatFile
+from tests.fakes.notifier import FakeNotifier
+from tests.fakes.threads import run_inline
+from tests.unit.samples import identity
+
+
+class Parts:
+    def __init__(self):
+        self.file, self.notifier = FakeHeartbeatFile(), FakeNotifier()
+        self.pulses = Pulses(
+            config=HeartbeatConfig(interval=15.0, stale_after=60.0),
+            identity=identity(7),
+            file=self.file,
+            notifier=self.notifier,
+            clock=TrioClock(),
+        )
+
+
+@pytest.fixture(autouse=True)
+def inline_threads(monkeypatch):
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_inline)
+
+
+@pytest.fixture
+def parts():
+    return Parts()
+
+
+async def test_a_part_that_waits_for_something_to_do_is_never_late(autojump_clock, parts):
+    pulse = parts.pulses.declare("scheduler", 30.0)
+    await trio.sleep(80_000)
+    assert not pulse.read().late
+    assert parts.pulses.late() == ()
+
+
+async def test_a_part_that_is_at_one_thing_for_too_long_is_late_and_named(autojump_clock, parts):
+    parts.pulses.declare("idle", 30.0)
+    pulse = parts.pulses.declare("scheduler", 30.0)
+    with pulse.busy():
+        await trio.sleep(30)
+        assert parts.pulses.late() == ()
+        await trio.sleep(0.5)
+        assert parts.pulses.late() == ("scheduler",)
+        assert pulse.read().silent_s == 30.5
+    assert parts.pulses.late() == ()
+
+
+async def test_one_thing_that_hangs_is_not_hidden_by_others_that_go_on(autojump_clock, parts):
+    pulse = parts.pulses.declare("control", 30.0)
+    with pulse.busy():
+        for _ in range(4):
+            with pulse.busy():
+                await trio.sleep(10)
+        assert pulse.read().late
+
+
+async def test_work_that_fails_is_over_too(autojump_clock, parts):
+    pulse = parts.pulses.declare("reaper", 30.0)
+    with pytest.raises(ValueError, match="x"), pulse.busy():
+        raise ValueError("x")
+    await trio.sleep(100)
+    assert not pulse.read().late
+
+
+async def test_promise_8_the_watchdog_is_fed_only_while_every_part_makes_progress(
+    autojump_clock, parts, nursery
+):
+    pulse = parts.pulses.declare("source demo", 20.0)
+    await nursery.start(parts.pulses.run)
+    await trio.sleep(31)
+    assert parts.notifier.said == ["alive"] * 3
+    with pulse.busy():
+        await trio.sleep(60)
+    late = len(parts.notifier.said)
+    assert late == 4, "the beat at 45 s came in time, those at 60, 75 and 90 s did not"
+    assert [beat.progress for beat in parts.file.beats] == [1, 2, 3, 4, 4, 4, 4]
+    await trio.sleep(20)
+    assert len(parts.notifier.said) == late + 1
+
+
+async def test_a_heartbeat_says_who_beats_in_which_state_and_when(autojump_clock, parts, nursery):
+    assert parts.pulses.age_s is None
+    await nursery.start(parts.pulses.run)
+    await trio.sleep(5)
+    await parts.pulses.become("running")
+    await trio.sleep(2)
+    first, second = parts.file.beats
+    assert (first.status, second.status) == ("starting", "running")
+    assert (second.pid, second.start_ticks, second.boot_id) == (7, 7, "boot")
+    assert (second.interval_s, second.stale_after_s) == (15.0, 60.0)
+    assert second.wall - EPOCH == second.boottime
+    assert second.boottime - first.boottime == pytest.approx(5)
+    assert parts.pulses.age_s == pytest.approx(2)
+
+
+async def test_a_heartbeat_file_that_cannot_be_written_stops_nothing(
+    autojump_clock, parts, nursery, caplog
+):
+    parts.file.failure = OSError(28, "No space left on device")
+    await nursery.start(parts.pulses.run)
+    await trio.sleep(16)
+    assert parts.notifier.said == ["alive", "alive"]
+    assert "heartbeat file cannot be written" in caplog.text
+
+
+async def test_lateness_is_reported_once_and_so_is_its_end(autojump_clock, parts, nursery, caplog):
+    caplog.set_level("INFO")
+    pulse = parts.pulses.declare("scheduler", 10.0)
+    await nursery.start(parts.pulses.run)
+    with pulse.busy():
+        await trio.sleep(100)
+    await trio.sleep(100)
+    assert caplog.text.count("scheduler makes no progress") == 1
+    assert caplog.text.count("scheduler makes progress again") == 1

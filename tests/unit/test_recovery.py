@@ -1,0 +1,311 @@
+"""What a new daemon does with what the last one left, and the reaper's debts."""
+
+from itertools import pairwise
+from random import Random
+
+import pytest
+import trio
+
+from factoryd.core.config import Config
+from factoryd.core.events import (
+    AttemptEnded,
+    AttemptStarted,
+    HandoffCleared,
+    HandoffMade,
+    RunEmptied,
+    RunResult,
+    RunStarting,
+)
+from factoryd.core.model import Command, Exit, IssueState, RunId, Skipped
+from factoryd.core.registry import Registry
+from factoryd.flow.ledger import Ledger
+from factoryd.flow.pulse import Pulse
+from factoryd.flow.recovery import Reaper
+from tests.fakes.trees import FakeTrees, Program
+from tests.unit.factories import IMPL, REVIEW, configure, factory
+
+__all__ = ["factory"]
+
+S = IssueState
+CRASH, DONE, FOREVER = Program(status=1), Program(status=0), Program()
+STUCK = Program(survivors=(Skipped(pid=99, reason="uninterruptible sleep"),))
+
+
+def heal(factory):
+    """Let every stuck process end after all."""
+    for life in factory.world.lives.values():
+        life.program = Program()
+
+
+# ------------------------------------------------------------------------------------ adoption
+
+
+async def test_promise_6_a_running_agent_is_adopted_and_not_started_again(autojump_clock, factory):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [Program(status=0, after_s=100)]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        factory.kill_daemon()
+    began = trio.current_time()
+    async with factory.daemon() as daemon:
+        await daemon.wait_for(lambda: bool(daemon.runner.live))
+        assert trio.current_time() - began < 1
+        await daemon.wait_state("AR-1", S.DONE)
+    assert factory.script.started == [IMPL, REVIEW]
+    assert len(factory.of_kind(AttemptStarted)) == 1
+    assert factory.of_kind(RunEmptied)[0].result is RunResult.SUCCEEDED
+
+
+async def test_a_running_agent_is_adopted_at_once_even_if_its_source_is_silent_or_has_lost_it(
+    autojump_clock, factory
+):
+    factory.put("AR-1", body="Mend it.")
+    factory.script.parts[IMPL] = [Program(status=0, after_s=100)]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        factory.kill_daemon()
+    factory.source.take_away("AR-1")
+    factory.source.failure = "not mounted"
+    async with factory.daemon() as daemon:
+        await trio.sleep(1)
+        assert list(daemon.follower.following) == list(daemon.runner.live) != []
+        await daemon.wait_state("AR-1", S.DONE)
+    assert factory.desk.issues == {"AR-1": "Mend it."}, "the agents' copy is as it was"
+
+
+async def test_the_exit_of_an_agent_that_ended_while_nobody_looked_is_known(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER, DONE]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        factory.kill_daemon()
+    (life,) = factory.world.lives.values()
+    life.end(3)
+    await factory.drain()
+    assert factory.script.started == [IMPL, IMPL, REVIEW]
+    assert [one.resumes for one in factory.of_kind(RunStarting)] == [0, 1, 0]
+    assert factory.of_kind(RunEmptied)[0].reason == "ar-1-impl exited with 3"
+
+
+async def test_promise_3_a_run_is_recorded_before_it_can_exist(autojump_clock, factory):
+    factory.put("AR-1")
+
+    def play(place, command):
+        (recorded,) = [one for one in factory.of_kind(RunStarting) if one.run == place.run]
+        assert recorded.place == place
+        assert recorded.agent == place.agent
+        return script(place, command)
+
+    script, factory.script = factory.script, play
+    await factory.drain()
+    assert script.started == [IMPL, REVIEW]
+    assert len(factory.of_kind(RunStarting)) == 2
+
+
+async def test_promise_3_a_record_without_a_tree_is_closed_and_the_work_goes_on(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    async with factory.daemon() as daemon:
+        await daemon.wait_for(lambda: bool(factory.of_kind(RunStarting)))
+        factory.kill_daemon()
+    assert factory.story("AR-1")[-1] == "run-starting"
+    factory.world.lives.clear()
+    factory.script.started.clear()
+    await factory.drain()
+    lost = factory.of_kind(RunEmptied)[0]
+    assert (lost.result, lost.reason) == (
+        RunResult.LOST,
+        "ar-1-impl was lost: it never began",
+    )
+    assert factory.script.started == [IMPL, REVIEW]
+    assert [one.resumes for one in factory.of_kind(RunStarting)] == [0, 0, 0], "it is not blamed"
+
+
+async def test_promise_3_a_tree_without_a_record_is_emptied_at_the_start(
+    autojump_clock, factory, caplog
+):
+    trees = FakeTrees(lambda *_: Program(ignores_terminate=True, children=2), factory.world)
+    place = trees.place("AR-9", "ar-9-impl", RunId("stray"), "/d")
+    await trees.start(place, Command(argv=("x",), env={}, cwd="/"))
+    assert factory.left() == ["ar-9-impl"]
+    async with factory.daemon():
+        assert factory.left() == []
+    assert "a tree that no run owns emptied: stray, 3 processes" in caplog.text
+
+
+async def test_adopted_runs_and_handoffs_are_no_strays(autojump_clock, factory):
+    factory.put("AR-1")
+    factory.put("AR-2")
+    factory.script.parts |= {IMPL: [FOREVER], "ar-2-impl": [STUCK]}
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL, "ar-2-impl")
+        await daemon.scheduler.kill(["AR-2"], "asked", None)
+        await daemon.wait_for(lambda: bool(daemon.ledger.registry.handoffs))
+        factory.kill_daemon()
+    async with factory.daemon() as daemon:
+        assert await daemon.reaper.empty_strays() == 0
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_promise_6_dying_again_and_again_loses_nothing_and_dispatches_nothing_twice(
+    autojump_clock, factory, seed
+):
+    """One life after another, each dead after a few facts, until the issues are done."""
+    chance = Random(seed)
+    factory.put("AR-1")
+    factory.put("AR-2")
+    factory.script.parts |= {
+        IMPL: [Program(status=0, after_s=5)],
+        "ar-2-reviewer": [Program(status=10), DONE],
+    }
+    for _ in range(200):
+        async with factory.daemon() as daemon:
+            seq = daemon.ledger.registry.seq + chance.randint(1, 6)
+            with trio.move_on_after(1000):
+                await daemon.wait_for(lambda seq=seq, d=daemon: d.ledger.registry.seq >= seq)
+            factory.kill_daemon()
+        live = [life.place.agent for life in factory.world.lives.values() if life.left]
+        assert len(live) == len(set(live)), "two runs of one agent"
+        if len(factory.source.outcomes) == 2 and not live:
+            break
+    for key in ("AR-1", "AR-2"):
+        assert [note.state for note in factory.source.outcomes[key]] == [S.DONE]
+        assert factory.story(key).count("attempt-started") == 1
+    assert Registry.replay(*factory.store.load()).counters.done == 2
+    assert factory.store.held == set()
+
+
+# ------------------------------------------------------------------------------------- handoffs
+
+
+async def test_promise_1_a_tree_that_cannot_be_emptied_becomes_a_handoff_with_a_reason(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [STUCK]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+    assert factory.of_kind(RunEmptied) == []
+    (handoff,) = factory.of_kind(HandoffMade)
+    assert handoff.reason == "1 processes are left: 99 (uninterruptible sleep)"
+    assert not handoff.report.emptied
+
+
+async def test_the_reaper_keeps_at_a_handoff_and_clears_it_by_proof(autojump_clock, factory):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [STUCK]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        await daemon.scheduler.kill(["AR-1"], "asked", None)
+        await daemon.wait_for(lambda: bool(daemon.ledger.registry.handoffs))
+        await trio.sleep(1000)
+        assert len(daemon.ledger.registry.handoffs) == 1
+        heal(factory)
+        await trio.sleep(61)
+        assert daemon.ledger.registry.handoffs == {}
+        assert daemon.ledger.registry.counters.reaped == 1
+    assert factory.left() == []
+    assert len(factory.of_kind(HandoffCleared)) == 1
+
+
+async def test_a_handoff_survives_a_restart_and_is_cleared_by_the_next_daemon(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [STUCK]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        await daemon.scheduler.kill(["AR-1"], "asked", None)
+        await daemon.wait_for(lambda: bool(factory.source.outcomes))
+    heal(factory)
+    async with factory.daemon() as daemon:
+        assert len(daemon.ledger.registry.handoffs) == 1
+        await daemon.wait_for(lambda: not daemon.ledger.registry.handoffs)
+    assert factory.left() == []
+
+
+async def test_a_name_that_a_handoff_holds_fails_the_attempt_with_a_clear_reason(
+    autojump_clock, factory
+):
+    configure(factory, resume={"max_resumes": 3})
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [
+        Program(status=1, survivors=STUCK.survivors, children=1),
+        DONE,
+    ]
+    daemon = await factory.drain()
+    first, second = factory.of_kind(AttemptEnded)
+    assert first.reason == (
+        "ar-1-impl exited with 1 and cannot be resumed: "
+        "1 processes are left: 99 (uninterruptible sleep)"
+    )
+    assert second.reason is not None
+    assert "ar-1-impl cannot start: the tree of its earlier run" in second.reason
+    assert "is not proven empty yet" in second.reason
+    assert factory.script.started == [IMPL], "nothing ran beside the old tree"
+    assert daemon.state("AR-1") is S.PARKED
+
+
+async def test_an_agent_may_start_again_once_its_old_tree_is_proven_empty(autojump_clock, factory):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [
+        Program(status=1, survivors=STUCK.survivors, children=1),
+        DONE,
+    ]
+    async with factory.daemon() as daemon:
+        await daemon.wait_state("AR-1", S.COOLDOWN)
+        heal(factory)
+        await daemon.wait_state("AR-1", S.DONE)
+    assert factory.script.started == [IMPL, IMPL, REVIEW]
+
+
+async def test_handoffs_are_tried_with_growing_waits_and_a_silent_reaper_wakes_nobody(
+    autojump_clock, factory, monkeypatch
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [STUCK]
+    tries = []
+    async with factory.daemon() as daemon:
+        adopt = daemon.trees.adopt
+
+        async def watched(place, identity):
+            tries.append(trio.current_time())
+            return await adopt(place, identity)
+
+        monkeypatch.setattr(daemon.trees, "adopt", watched)
+        await daemon.wait_runs(IMPL)
+        await trio.sleep(1000)
+        assert tries == []
+        await daemon.scheduler.kill(["AR-1"], "asked", None)
+        await daemon.wait_for(lambda: bool(factory.source.outcomes))
+        await trio.sleep(300)
+    waits = [b - a for a, b in pairwise(tries)]
+    assert waits[:6] == pytest.approx([2, 4, 8, 16, 32, 60])
+
+
+async def test_the_reaper_is_busy_only_while_it_reaps(autojump_clock, factory, nursery):
+    ledger = Ledger(factory.store, Registry(), factory.clock)
+    pulse = Pulse("reaper", 30.0)
+    reaper = Reaper(Config(), ledger, FakeTrees(world=factory.world), pulse)
+    await nursery.start(ledger.run)
+    nursery.start_soon(reaper.run)
+    await trio.sleep(10_000)
+    assert not pulse.read().late
+
+
+async def test_a_lost_exit_is_no_exit(autojump_clock, factory):
+    """A tree that is adopted although its root ended with a status nobody knows."""
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER, DONE]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        factory.kill_daemon()
+    (life,) = factory.world.lives.values()
+    life.exit = Exit(status=None, reason="lost in reboot")
+    life.exited.set()
+    await factory.drain()
+    assert factory.of_kind(RunEmptied)[0].result is RunResult.LOST
+    assert factory.source.outcomes["AR-1"][0].state is S.DONE

@@ -1,0 +1,77 @@
+"""How many issues are worked on at once."""
+
+import pytest
+import trio
+
+from factoryd.flow.slots import Slots
+
+
+async def test_slots_are_given_out_up_to_their_number():
+    slots = Slots(2)
+    slots.take_nowait()
+    await slots.take()
+    assert slots.free == 0
+    with pytest.raises(trio.WouldBlock):
+        slots.take_nowait()
+    slots.give()
+    assert slots.free == 1
+
+
+async def test_whoever_waits_longest_has_a_slot_next(nursery):
+    slots, order = Slots(1, taken=1), []
+
+    async def want(name):
+        await slots.take()
+        order.append(name)
+
+    for name in ("first", "second", "third"):
+        nursery.start_soon(want, name)
+        await trio.testing.wait_all_tasks_blocked()
+    assert slots.free == 0
+    for _ in range(3):
+        slots.give()
+        await trio.testing.wait_all_tasks_blocked()
+    assert order == ["first", "second", "third"]
+    slots.give()
+    assert slots.free == 1
+
+
+async def test_a_slot_that_is_promised_to_a_waiter_is_not_free(nursery):
+    slots = Slots(1, taken=1)
+    nursery.start_soon(slots.take)
+    await trio.testing.wait_all_tasks_blocked()
+    slots.give()
+    with pytest.raises(trio.WouldBlock):
+        slots.take_nowait()
+
+
+async def test_more_may_be_taken_at_the_start_than_there_are_and_are_waited_for(nursery):
+    slots, taken = Slots(1, taken=3), trio.Event()
+
+    async def want():
+        await slots.take()
+        taken.set()
+
+    nursery.start_soon(want)
+    await trio.testing.wait_all_tasks_blocked()
+    for left in (2, 1):
+        assert slots.free == 0
+        slots.give()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not taken.is_set(), f"{left} are still in use"
+    slots.give()
+    await taken.wait()
+    assert slots.free == 0
+
+
+async def test_a_cancelled_taker_takes_no_slot():
+    slots = Slots(1)
+    with trio.CancelScope() as scope:
+        scope.cancel(reason="too late")
+        await slots.take()
+    assert slots.free == 1
+    slots.take_nowait()
+    with trio.move_on_after(0):
+        await slots.take()
+    slots.give()
+    assert slots.free == 1
