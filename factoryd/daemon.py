@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -115,14 +116,32 @@ def make_sources(config: Config, watches: Watches) -> list[FolderSource]:
 
 
 def _read_registry(state: Path) -> Registry:
-    path = state / "ledger.sqlite"
-    if not path.exists():
+    """Replay a copy of the ledger: SQLite leaves files beside what it only reads."""
+    ledger = state / "ledger.sqlite"
+    if not ledger.exists():
         return Registry()
-    store = SqliteStore(path, read_only=True)
-    try:
-        return Registry.replay(*store.load())
-    finally:
-        store.close()
+    with tempfile.TemporaryDirectory(prefix="factoryd-") as directory:
+        copy = Path(directory, ledger.name)
+        try:
+            copy_ledger(ledger, copy)
+        except OSError as error:
+            raise LedgerUnavailable(f"{ledger}: cannot be read: {error.strerror}") from error
+        store = SqliteStore(copy)
+        try:
+            return Registry.replay(*store.load())
+        finally:
+            store.close()
+
+
+def copy_ledger(ledger: Path, copy: Path) -> None:
+    """Copy a ledger with what is not yet merged into its file; begin again while it changes."""
+    parts = [(Path(f"{ledger}{end}"), Path(f"{copy}{end}")) for end in ("", "-wal")]
+    before, after = [b""], [b"", b""]
+    while before != after:
+        before = after
+        after = [part.read_bytes() if part.exists() else b"" for part, _ in parts]
+    for content, (_, target) in zip(after, parts, strict=True):
+        target.write_bytes(content)
 
 
 class Daemon:
@@ -232,8 +251,11 @@ class Daemon:
             services.start_soon(self._wait_for_stop)
             await self._pulses.become("running")
             self._notifier.ready()
-            with self._work:
-                await self._scheduler.run(drain_after=self._plan.drain_after)
+            try:
+                with self._work:
+                    await self._scheduler.run(drain_after=self._plan.drain_after)
+            except* LedgerUnavailable:
+                logger.debug("the ledger gave up while work was being stopped", exc_info=True)
             await self._pulses.become("stopping")
             status = await self._close()
             services.cancel_scope.cancel(reason="stopped")
@@ -247,13 +269,16 @@ class Daemon:
                 logger.warning("source %s is not ready: %s", source.name, error)
 
     async def _close(self) -> int:
+        clean: bool | None = None
         try:
             await self._scheduler.empty_leftovers()
             clean = not self._ledger.registry.handoffs
             await self._ledger.record(DaemonStopped(clean=clean))
             await self._ledger.snapshot()
-        except LedgerUnavailable as error:
-            logger.error("the last facts could not be written: %s", error)  # noqa: TRY400
+        except* LedgerUnavailable:
+            logger.error("the last facts could not be written: %s", self._ledger.trouble)  # noqa: TRY400
+            clean = None
+        if clean is None:
             return 1
         if not clean:
             logger.error("survivors are left; they are handed to the next daemon")

@@ -8,7 +8,7 @@ import logging
 import msgspec
 import trio
 
-from factoryd.core.errors import FactoryError, IllegalFact, NoSuchTarget
+from factoryd.core.errors import FactoryError, IllegalFact, LedgerUnavailable, NoSuchTarget
 from factoryd.core.events import (
     AnyFact,
     IssueClaimed,
@@ -254,6 +254,8 @@ async def _runs_to_its_end(key: str, scope: IssueScope) -> bool:
     ended = True
     try:
         await scope.run()
+    except* LedgerUnavailable:
+        logger.warning("%s: left as the ledger knows it, as no more facts can be written", key)
     except* Exception:
         logger.exception("%s: an error inside factoryd; the issue is led on in a moment", key)
         ended = False
