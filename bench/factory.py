@@ -33,10 +33,13 @@ recipe = "one"
 stages = [["agent"]]
 [agents.agent]
 kind = "command"
-command = ["sh", "-c", "sleep 600 & wait"]
+command = ["sh", "-c", "sleep 603.14159 & wait"]
 """
 
-AGENT = ["sh", "-c", "sleep 600 & wait"]
+NAP = ["sleep", "603.14159"]
+"""What the second process of an agent is: nothing else on a machine sleeps for so long."""
+
+AGENT = ["sh", "-c", f"{' '.join(NAP)} & wait"]
 """The agent of all measurements: two processes, which do nothing."""
 
 

@@ -28,7 +28,7 @@ ANSWER_S = 10.0
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """What is larger than this is no answer."""
 
-LOOK = "look at it with `systemctl status factoryd` and `journalctl -u factoryd`"
+LOOK = "its log says what it does (standard error, or `journalctl -t factoryd`)"
 
 _PLAIN_START = '{"parameters":'
 _PLAIN_ENDS = {"}": False, ',"continues":true}': True}
@@ -144,7 +144,7 @@ def connect(paths: Sequence[str]) -> Generator[Connection]:
                 return
     looked = " and ".join(paths)
     raise NotRunning(
-        f"no factoryd is running (looked for {looked}): start it with `systemctl start factoryd`, "
+        f"no factoryd is running (looked for {looked}): start it with `factoryd run`, "
         "or say where it is with --socket"
     )
 

@@ -79,7 +79,7 @@ async def serve(plan: Plan, journal: Journal | None) -> int:
     """
     with ExitStack() as held:
         make_directories(plan.directories)
-        for directory in {plan.directories.state, plan.directories.runtime}:
+        for directory in {plan.directories.state.resolve(), plan.directories.runtime.resolve()}:
             held.callback(InstanceLock(directory / "lock").close)
         raise_descriptor_limit()
         trio.to_thread.current_default_thread_limiter().total_tokens = THREADS

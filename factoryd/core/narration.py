@@ -2,6 +2,7 @@
 
 import uuid
 from enum import StrEnum
+from functools import cache
 
 from factoryd.core.events import (
     AnyFact,
@@ -43,6 +44,7 @@ class Weight(StrEnum):
     ERROR = "error"
 
 
+@cache
 def message_id(kind: type[Fact]) -> str:
     """Return the MESSAGE_ID of a kind of fact: 32 hex digits, the same for ever (sd-id128(3))."""
     return uuid.uuid5(_NAMESPACE, kind_of(kind)).hex

@@ -205,7 +205,7 @@ def test_the_next_place_is_tried_where_nobody_listens(listening, tmp_path):
     nowhere = tmp_path / "nowhere" / "control.sock"
     with connect([str(nowhere), str(left_behind), path]) as connection:
         assert connection.path == path
-    with pytest.raises(NotRunning, match=r"nowhere.* and .*old\.sock.*systemctl start factoryd"):
+    with pytest.raises(NotRunning, match=r"nowhere.* and .*old\.sock.*factoryd run"):
         with connect([str(nowhere), str(left_behind)]):
             pass
 

@@ -82,7 +82,7 @@ async def test_without_a_daemon_every_verb_says_where_it_looked_and_what_to_do(c
     done = await ctl("--json", *verb)
     assert done.returncode == 3
     assert str(ctl.socket).encode() in done.stderr
-    assert b"systemctl start factoryd" in done.stderr
+    assert b"factoryd run" in done.stderr
 
 
 async def test_a_socket_left_behind_is_no_daemon(ctl):
