@@ -44,10 +44,15 @@ AGENT = ["sh", "-c", f"{' '.join(NAP)} & wait"]
 
 
 class Factory:
-    """A running daemon in a temporary directory; leaving it stops the daemon and all agents."""
+    """A running daemon in a temporary directory; leaving it stops the daemon and all agents.
+
+    The directory is in memory where there is such a place, so that the figures are factoryd's and
+    not those of the disk, which is slow for minutes after the removal of many files.
+    """
 
     def __init__(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="fb-"))
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.root = Path(tempfile.mkdtemp(prefix="fb-", dir=memory))
         (self.root / "issues" / "ready").mkdir(parents=True)
         (self.root / "repo").mkdir()
         (self.root / "factoryd.toml").write_text(CONFIG)

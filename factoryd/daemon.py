@@ -1,5 +1,6 @@
 """The daemon: builds every part once, opens the nurseries, and closes them in order."""
 
+import gc
 import hashlib
 import logging
 import os
@@ -82,6 +83,7 @@ async def serve(plan: Plan, journal: Journal | None) -> int:
         for directory in {plan.directories.state.resolve(), plan.directories.runtime.resolve()}:
             held.callback(InstanceLock(directory / "lock").close)
         raise_descriptor_limit()
+        spare_the_collector()
         trio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         store = SqliteStore(plan.directories.state / "ledger.sqlite")
         held.callback(store.close)
@@ -290,6 +292,8 @@ class Daemon:
         return self._plan.drain_after is not None and not self._stop_asked.is_set()
 
     def _left_for_people(self) -> bool:
+        if any(follower.trouble for follower in self._scheduler.followers):
+            return True
         return any(
             issue.state in {IssueState.PARKED, IssueState.ESCALATED}
             for issue in self._ledger.registry.issues.values()
@@ -336,6 +340,16 @@ def bind_control_socket(path: Path) -> trio.SocketListener:
             f"{path}: the control socket cannot be made: {error}: give another --runtime-dir"
         ) from error
     return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+
+def spare_the_collector() -> None:
+    """Leave what is loaded now out of garbage collections, and hold those less often.
+
+    A daemon makes few cycles and many short-lived objects, which need no collector.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def raise_descriptor_limit() -> None:

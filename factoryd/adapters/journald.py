@@ -137,17 +137,16 @@ class SilentSink:
 class LabelFormatter(logging.Formatter):
     """Readable lines: time, weight, message; the issue in front where the message lacks it."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
-
     @override
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
-        text = super().format(record)
-        issue = labels.ISSUE.get()
-        if issue is None or issue in text:
-            return text
-        return text.replace(record.getMessage(), f"{issue}: {record.getMessage()}", 1)
+        message, issue = record.getMessage(), labels.ISSUE.get()
+        if issue is not None and issue not in message:
+            message = f"{issue}: {message}"
+        text = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {message}"
+        if record.exc_info:
+            text = f"{text}\n{self.formatException(record.exc_info)}"
+        return text
 
 
 def connect_journal(

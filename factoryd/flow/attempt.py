@@ -67,7 +67,10 @@ class Attempt:
                 issue = await self._recheck(issue)
             if not record.attempt_open:
                 attempt = record.attempts_used + 1
-                await self._shop.ledger.record(AttemptStarted(issue=self._key, attempt=attempt))
+                await self._shop.ledger.record(
+                    AttemptStarted(issue=self._key, attempt=attempt),
+                    StageStarted(issue=self._key, round=1, stage=0),
+                )
             issue_file = self._shop.desk.write_issue(issue)
         limit = self._shop.config.dispatch.time_limit or float("inf")
         adopted = bool(record.live_runs)
@@ -107,7 +110,10 @@ class Attempt:
         while stage < len(recipe.stages):
             if round_ > recipe.max_rounds:
                 return StagesEnd(step=NextStep.FAIL, reason="review rounds used up", final=True)
-            await self._shop.ledger.record(StageStarted(issue=self._key, round=round_, stage=stage))
+            if (round_, stage) != (self._record.round, self._record.stage):
+                await self._shop.ledger.record(
+                    StageStarted(issue=self._key, round=round_, stage=stage)
+                )
             team = self._assignments(recipe.stages[stage], issue, workspace, issue_file)
             ends = await self._run_stage(team, fail_fast=recipe.on_failure == "cancel")
             end = min(ends, key=lambda one: _SEVERITY.index(one.step))

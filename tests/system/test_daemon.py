@@ -240,6 +240,15 @@ async def test_once_ends_when_all_is_done_and_says_by_its_status_whether_all_wen
         assert (await place.run("--once")).returncode == 0  # parked before: nothing new
 
 
+async def test_once_does_not_say_all_is_well_when_a_source_could_not_be_read():
+    with a_place() as place:
+        ready = place.root / "issues" / "ready"
+        if ready.is_dir():
+            ready.rmdir()
+        ready.write_text("not a directory")
+        assert (await place.run("--once")).returncode == 1
+
+
 @pytest.mark.parametrize("count", ["-3", "0", "1", "99"])
 async def test_iterations_are_clamped_and_then_drained(count):
     with a_place(factory='poll_interval = "250ms"') as place:

@@ -642,7 +642,7 @@ async def test_an_attempt_that_had_started_nothing_is_checked_again_before_it_do
     async with factory.daemon() as daemon:
         await daemon.wait_for(lambda: "attempt-started" in factory.story("AR-1"))
         factory.kill_daemon()
-    assert factory.story("AR-1")[-1] == "attempt-started"
+    assert factory.story("AR-1")[-2:] == ["attempt-started", "stage-started"]
     factory.script.started.clear()
     factory.source.take_away("AR-1")
     await factory.drain()
