@@ -19,6 +19,9 @@ FAILED_RETRY_S = 5.0
 LEAST_PAUSE_S = 0.05
 """Between two looks at a source, so that many changes at once are seen together."""
 
+PAUSE_SHARE = 10
+"""The pause is also this many times as long as the look took: claims wait while a source lists."""
+
 
 class SourceFollower:
     """The newest listing of one source, and the trouble with it."""
@@ -48,12 +51,15 @@ class SourceFollower:
     async def run(self, changed: Callable[[], None]) -> None:
         """Keep the listing up to date until cancelled, calling `changed` after each look."""
         while True:
+            began = trio.current_time()
             await self.ask()
+            took_s = trio.current_time() - began
             changed()
             if self.trouble is not None:
                 await trio.sleep(min(FAILED_RETRY_S, self._poll_interval_s))
                 continue
-            await trio.sleep(LEAST_PAUSE_S)
+            pause_s = max(LEAST_PAUSE_S, PAUSE_SHARE * took_s)
+            await trio.sleep(min(pause_s, self._poll_interval_s))
             with trio.move_on_after(self._poll_interval_s):
                 await self._wait_change()
 
