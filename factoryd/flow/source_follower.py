@@ -22,6 +22,9 @@ LEAST_PAUSE_S = 0.05
 PAUSE_SHARE = 10
 """The pause is also this many times as long as the look took: claims wait while a source lists."""
 
+MOST_PAUSE_S = 1.0
+"""However long a look takes, a change is not left alone for longer."""
+
 
 class SourceFollower:
     """The newest listing of one source, and the trouble with it."""
@@ -58,7 +61,7 @@ class SourceFollower:
             if self.trouble is not None:
                 await trio.sleep(min(FAILED_RETRY_S, self._poll_interval_s))
                 continue
-            pause_s = max(LEAST_PAUSE_S, PAUSE_SHARE * took_s)
+            pause_s = min(max(LEAST_PAUSE_S, PAUSE_SHARE * took_s), MOST_PAUSE_S)
             await trio.sleep(min(pause_s, self._poll_interval_s))
             with trio.move_on_after(self._poll_interval_s):
                 await self._wait_change()
