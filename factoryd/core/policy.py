@@ -14,11 +14,7 @@ TERMINAL_BLOCK = "dispatch already terminal"
 IN_FLIGHT_BLOCK = "dispatch already in-flight"
 BACKOFF_BLOCK = "dispatch backoff active"
 LIMIT_BLOCK = "dispatch retry limit reached"
-PAUSED_BLOCK = "paused"
 SLOT_BLOCK = "no free slot"
-
-EXIT_CHANGES = 10
-EXIT_TEMPFAIL = 75
 
 
 class Dispatch(Data, frozen=True, kw_only=True):
