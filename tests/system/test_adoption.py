@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from signal import SIGABRT, SIGCONT, SIGKILL, SIGSTOP, SIGTERM
@@ -139,9 +140,7 @@ async def test_fifty_agents_notice_nothing_of_their_daemons_deaths():
                 place.put(key, counting(key, ENDS.get(key, ("exit:0",))[0]))
             for key in FIFTY:
                 agent = (await first.wait_issue(key, "running", when=is_started))["agents"][0]
-                await place.wait_for(
-                    lambda agent=agent, key=key: "line 3" in look(place, agent, key)
-                )
+                await place.wait_for(partial(is_counting, place, key, agent))
             before, alive = await first.status(), processes(place)
             assert len(alive) == 2 * len(FIFTY)
             await kill(first)
@@ -186,9 +185,9 @@ async def test_fifty_agents_notice_nothing_of_their_daemons_deaths():
             assert lines == [f"line {number}" for number in range(len(lines))]
 
 
-def look(place, agent, key):
+def is_counting(place, key, agent):
     path = place.state / "runs" / key / agent["run"] / "output"
-    return path.read_text() if path.exists() else ""
+    return path.exists() and b"line 3" in path.read_bytes()
 
 
 def is_started(issue):
@@ -437,6 +436,8 @@ def reboot(place, innocent):
     """
     if place.cgroup.is_dir():
         empty(place.cgroup)
+    stat = read_stat(innocent.pid)
+    assert stat is not None
     with sqlite3.connect(place.state / "ledger.sqlite") as database:
         assert database.execute("SELECT count(*) FROM snapshot").fetchone() == (0,)
         rows = database.execute("SELECT seq, kind, body FROM fact").fetchall()
@@ -445,7 +446,6 @@ def reboot(place, innocent):
             if kind == "daemon-started":
                 fact["boot_id"] = "another"
             if kind == "run-started":
-                stat = read_stat(innocent.pid)
                 fact["identity"] = {
                     "pid": stat.pid,
                     "start_ticks": stat.start_ticks,
