@@ -182,8 +182,10 @@ class Methods:
         left = dict(keys)
         agents: list[KilledView] = []
         ended: list[str] = []
+        seen = since
         while left:
-            await self._ledger.wait_beyond(since)
+            await self._ledger.wait_beyond(seen)
+            seen = self._ledger.registry.seq  # facts that are read below may be newer than that
             over = [folded for folded in left if self._is_over(folded)]
             while facts := await self._ledger.read(since, MAX_FACTS, None):
                 since = facts[-1].seq
