@@ -317,19 +317,16 @@ class AgentRunner:
         """
         report = await stopping.empty(live.tree, stop_policy(config.stop, config.protect))
         await live.sample()
+        place = live.record.place
         try:
-            await self._pass_on_the_rest(live)
+            with trio.move_on_after(DRAIN_S) as drain:
+                await self._follower.drain(place, live)
+            if drain.cancelled_caught:
+                logger.warning("the rest of the output is only in %s/output", place.directory)
         finally:
             await self._record_end(live, ending, report)
             live.close()
-            del self.live[live.record.run]
-
-    async def _pass_on_the_rest(self, live: LiveRun) -> None:
-        with trio.move_on_after(DRAIN_S) as drain:
-            await self._follower.drain(live.record.place, live)
-        if drain.cancelled_caught:
-            directory = live.record.place.directory
-            logger.warning("the rest of the output is only in %s/output", directory)
+            del self.live[place.run]
 
     async def _record_end(self, live: LiveRun, ending: Ending, report: StopReport) -> None:
         record, key = live.record, live.record.place.issue
