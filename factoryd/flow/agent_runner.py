@@ -324,7 +324,8 @@ class AgentRunner:
             if drain.cancelled_caught:
                 logger.warning("the rest of the output is only in %s/output", place.directory)
         finally:
-            await self._record_end(live, ending, report)
+            with trio.CancelScope(shield=True):
+                await self._record_end(live, ending, report)
             live.close()
             del self.live[place.run]
 
