@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -40,18 +41,18 @@ def resolve_program(command: Command) -> str:
     if not command.argv or not command.argv[0]:
         raise CannotStart("the agent's command is empty")
     program = command.argv[0]
-    if fault := _fault_of_call(command) or _fault_of_place(Path(command.cwd)):
+    if fault := _fault_of_call(command) or _fault_of_place(command.cwd):
         raise CannotStart(f"{program}: {fault}")
     if "/" in program:
-        if fault := _fault_of_program(Path(command.cwd, program)):
+        if fault := _fault_of_program(os.path.join(command.cwd, program)):  # noqa: PTH118 (speed)
             raise CannotStart(f"{program}: {fault}")
         return program
     faults: list[str] = []
     for directory in command.env.get("PATH", _DEFAULT_PATH).split(":"):
-        path = Path(command.cwd, directory, program)
+        path = os.path.join(command.cwd, directory, program)  # noqa: PTH118 (speed)
         fault = _fault_of_program(path)
         if fault is None:
-            return str(path)
+            return path
         faults.append(fault)
     fault = _NOT_EXECUTABLE if _NOT_EXECUTABLE in faults else _NO_PROGRAM
     raise CannotStart(f"{program}: {fault} in the agent's PATH")
@@ -69,20 +70,21 @@ def _fault_of_call(command: Command) -> str | None:
     return None
 
 
-def _fault_of_place(cwd: Path) -> str | None:
+def _fault_of_place(cwd: str) -> str | None:
     """Say why no program can work in this directory."""
-    return None if cwd.is_dir() else f"its working directory {cwd} does not exist"
+    return None if os.path.isdir(cwd) else f"its working directory {cwd} does not exist"  # noqa: PTH112
 
 
-def _fault_of_program(path: Path) -> str | None:
+def _fault_of_program(path: str) -> str | None:
     """Say why this file cannot be executed."""
     try:
-        if not path.exists():
-            return _NO_PROGRAM
-        if path.is_dir():
-            return "a directory, not a program"
+        status = os.stat(path)  # noqa: PTH116 (speed)
+    except (FileNotFoundError, NotADirectoryError):
+        return _NO_PROGRAM
     except OSError as error:
         return error.strerror or "cannot be looked at"
+    if stat.S_ISDIR(status.st_mode):
+        return "a directory, not a program"
     return None if os.access(path, os.X_OK) else _NOT_EXECUTABLE
 
 
