@@ -79,8 +79,9 @@ def _limit(file: Path, value: int | None) -> bool:
     if value is None:
         return True
     try:
-        with file.open("r+") as control:  # never made: elsewhere than in a cgroup it is missing
-            control.write(str(value))
+        if not file.exists():
+            return False
+        file.write_text(str(value))
     except OSError:
         return False
     return True
@@ -107,7 +108,7 @@ def _read_out_of_memory(leaf: Path) -> OutOfMemory | None:
     kills = events.get("oom_kill", 0)
     if kills == 0:
         return None
-    own = events.get("oom", 0) > 0  # else it was a limit above this one, or the machine's
+    own = events.get("oom", 0) > 0  # else a limit above this one was reached, or the machine's
     return OutOfMemory(kills=kills, limit_bytes=_read_number(leaf / "memory.max") if own else None)
 
 

@@ -26,23 +26,23 @@ class Standstill:
         """Take the run's directory; nothing is remembered where there is none."""
         self._file = Path(directory, "stopped") if directory else None
 
-    def stop(self, members: Iterable[Stat]) -> bool:
-        """Send SIGSTOP to those that move; return whether there was none, so that all stand still.
+    def stop(self, members: Iterable[Stat]) -> frozenset[ProcessIdentity]:
+        """Send SIGSTOP to those that move and return them; where there are none, all stand still.
 
         Ourselves and those we descend from are left alone.
         """
         spared = list_ancestors(os.getpid())
-        moving = [
+        known = frozenset(self._read())
+        moving = frozenset(
             stat.identity
             for stat in members
-            if stat.state not in _STOPPED and stat.pid not in spared
-        ]
-        known = set(self._read())
-        new = [identity for identity in moving if identity not in known]
-        self._remember(new)  # first: what has been stopped must be known, whatever becomes of us
+            if _moves(stat, known=stat.identity in known) and stat.pid not in spared
+        )
+        # First: what has been stopped must be known, whatever becomes of us.
+        self._remember(moving - known)
         for identity in moving:
             _send(identity, signal.SIGSTOP)
-        return not moving
+        return moving
 
     def end(self) -> None:
         """Let all that we have stopped go on, the youngest first, so that parents see no stop."""
@@ -61,12 +61,17 @@ class Standstill:
                         found.append(msgspec.json.decode(line, type=ProcessIdentity))
         return found
 
-    def _remember(self, identities: list[ProcessIdentity]) -> None:
+    def _remember(self, identities: frozenset[ProcessIdentity]) -> None:
         if self._file is None or not identities:
             return
         lines = b"".join(msgspec.json.encode(one) + b"\n" for one in identities)
         with self._file.open("ab") as file:
             file.write(lines)
+
+
+def _moves(stat: Stat, *, known: bool) -> bool:
+    # Threads whose first one has ended stop as the others do, but no longer show it.
+    return not (stat.state in _STOPPED or (stat.state == "Z" and known))
 
 
 def _send(identity: ProcessIdentity, number: signal.Signals) -> None:

@@ -108,17 +108,20 @@ class MarkedGroup:
     async def freeze(self) -> None:
         """Stop every process; return once two sweeps in a row have found all standing still."""
         pause_s, still = _LEAST_PAUSE_S, 0
+        before = frozenset[ProcessIdentity]()
         while still < 2:
-            stood = await trio.to_thread.run_sync(self._stop_members, limiter=LOOKING)
-            still = still + 1 if stood else 0
-            if not stood:
+            moving = await trio.to_thread.run_sync(self._stop_members, limiter=LOOKING)
+            still = 0 if moving else still + 1
+            if moving and moving == before:  # nobody new: the kernel has yet to stop them
                 await trio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _MOST_PAUSE_S)
+            before = moving
 
-    def _stop_members(self) -> bool:
+    def _stop_members(self) -> frozenset[ProcessIdentity]:
         with self._lock:
-            members = self._find(self._sweeper.sweep())
-        return self._standstill.stop(members.values())
+            stop = self._standstill.stop
+            quick = stop(self._find(self._sweeper.sweep(quick=True)).values())
+            return quick or stop(self._find(self._sweeper.sweep()).values())
 
     def thaw(self) -> None:
         """Let those that `freeze` has stopped go on; who had stopped itself before stays stopped."""

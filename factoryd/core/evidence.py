@@ -46,7 +46,7 @@ def _tell_limit(lack: OutOfMemory) -> str:
         return "as the machine ran out of memory"
     if lack.limit_bytes is not None:
         return f"for lack of memory (limit {format_size(lack.limit_bytes)})"
-    where = "a limit above its own" if lack.victims else "the machine's, or a limit above its own"
+    where = "a limit not its own" if lack.victims else "the machine's, or a limit not its own"
     return f"for lack of memory ({where})"
 
 
