@@ -126,7 +126,8 @@ class LiveRun:
 
 
 def _largest(*numbers: int | None) -> int | None:
-    return max((n for n in numbers if n is not None), default=None)
+    """Return the largest; None when there is none, and of what has ended nobody has seen more."""
+    return max(filter(None, numbers), default=None)
 
 
 class AgentRunner:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import trio
+from msgspec import structs
 
 from factoryd.core.errors import CannotStart
 from factoryd.core.model import (
@@ -178,7 +179,7 @@ class FakeTree:
         if self._life is None:
             return Usage(processes=0, memory_bytes=0)
         if self._life.left == 0:
-            return Usage(processes=0, cpu_s=self._life.program.usage.cpu_s, memory_bytes=0)
+            return structs.replace(self._life.program.usage, processes=0, memory_bytes=0)
         return self._life.program.usage
 
     def close(self) -> None:
