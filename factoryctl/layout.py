@@ -179,10 +179,11 @@ _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 
 def _headline(daemon: DaemonView, now: datetime) -> str:
     paused = ", paused" if daemon.paused else ""
+    controllers = f" ({', '.join(daemon.controllers)})" if daemon.controllers else ""
     return (
         f"factoryd {daemon.version} {daemon.state}{paused}: pid {daemon.pid}, "
         f"up {age(daemon.started_at, now)}, {daemon.free_slots} of {daemon.slots} slots free, "
-        f"containment {daemon.containment}, heartbeat {duration(daemon.heartbeat_age_s)} ago"
+        f"containment {daemon.containment}{controllers}, heartbeat {duration(daemon.heartbeat_age_s)} ago"
     )
 
 

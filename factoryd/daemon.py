@@ -213,6 +213,7 @@ class Daemon:
             started_at=self._started_at,
             adopted_runs=sum(len(issue.live_runs) for issue in running),
             containment=trees.containment,
+            controllers=tuple(sorted(trees.controllers)),
         )
         self._overview = Overview(birth, shop, self._scheduler, self._pulses)
         self._control = ControlServer(

@@ -146,6 +146,8 @@ class HandoffMade(Fact, frozen=True, kw_only=True, tag="handoff-made"):
     result: RunResult
     report: StopReport
     reason: str
+    receipt: Receipt | None = None
+    """As of the moment the scope ended; what is left of the tree goes on using."""
 
 
 class HandoffCleared(Fact, frozen=True, kw_only=True, tag="handoff-cleared"):

@@ -297,6 +297,7 @@ class Draft:
                     result=fact.result,
                     reason=fact.reason,
                     report=fact.report,
+                    receipt=fact.receipt,
                 )
 
     def _sum_up(self, record: IssueRecord, fact: AnyFact) -> IssueRecord:

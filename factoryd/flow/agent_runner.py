@@ -23,6 +23,7 @@ from factoryd.core.events import (
     RunStarted,
     RunStarting,
 )
+from factoryd.core.evidence import tell_end
 from factoryd.core.model import AgentState, Data, Exit, Receipt, RunId, StopReport, TreePlace, Usage
 from factoryd.core.policy import Ending, NextStep, classify_exit, decide_exit
 from factoryd.core.records import RunRecord
@@ -118,12 +119,15 @@ class LiveRun:
             self.last_sign = trio.current_time()
             self.cpu_s = usage.cpu_s
         self.usage = usage
-        self.peak_processes = _larger(self.peak_processes, usage.processes)
-        self.peak_memory_bytes = _larger(self.peak_memory_bytes, usage.memory_bytes)
+        self.peak_processes = _largest(self.peak_processes, usage.processes, usage.peak_processes)
+        self.peak_memory_bytes = _largest(
+            self.peak_memory_bytes, usage.memory_bytes, usage.peak_memory_bytes
+        )
 
 
-def _larger(one: int | None, other: int | None) -> int | None:
-    return max((n for n in (one, other) if n is not None), default=None)
+def _largest(*numbers: int | None) -> int | None:
+    """Return the largest; None when there is none, and of what has ended nobody has seen more."""
+    return max(filter(None, numbers), default=None)
 
 
 class AgentRunner:
@@ -286,7 +290,7 @@ class AgentRunner:
             step=decide_exit(ending),
             agent=work.agent,
             place=live.record.place,
-            reason=_describe(work.agent, ending),
+            reason=tell_end(work.agent, ending, live.usage.out_of_memory),
         )
 
     async def _watch_for_stall(
@@ -322,13 +326,20 @@ class AgentRunner:
                     result=result,
                     report=report,
                     receipt=self._receipt(live),
-                    reason=None if result in _GOOD else _describe(record.agent, ending),
+                    reason=None
+                    if result in _GOOD
+                    else tell_end(record.agent, ending, live.usage.out_of_memory),
                 )
             )
         else:
             await self._ledger.record(
                 HandoffMade(
-                    issue=key, run=record.run, result=result, report=report, reason=_left(report)
+                    issue=key,
+                    run=record.run,
+                    result=result,
+                    report=report,
+                    reason=_left(report),
+                    receipt=self._receipt(live),
                 )
             )
         live.record = self._newest(live.record)
@@ -346,11 +357,14 @@ class AgentRunner:
         return record if issue is None else issue.runs.get(record.agent, record)
 
     def _receipt(self, live: LiveRun) -> Receipt:
+        now, lack = self._clock.now(), live.usage.out_of_memory
+        ended_at = min(now, live.usage.ended_at or now)  # it may have ended while nobody looked
         return Receipt(
-            wall_s=max(0.0, self._clock.now() - live.record.since),
+            wall_s=max(0.0, ended_at - live.record.since),
             cpu_s=live.cpu_s,
             peak_processes=live.peak_processes,
             peak_memory_bytes=live.peak_memory_bytes,
+            oom_kills=lack.kills if lack is not None else 0,
         )
 
 
@@ -366,18 +380,3 @@ def _read_usages(trees: list[Tree]) -> list[Usage]:
 def _left(report: StopReport) -> str:
     pids = ", ".join(f"{left.pid} ({left.reason})" for left in report.skipped[:5])
     return f"{report.survivors} processes are left: {pids or 'unknown'}"
-
-
-def _describe(agent: str, ending: Ending) -> str:
-    result = classify_exit(ending)
-    match result:
-        case RunResult.STALLED:
-            return f"{agent} stalled"
-        case RunResult.STOPPED:
-            return f"{agent} was stopped"
-        case RunResult.LOST:
-            return f"{agent} was lost: {ending.exit.reason}"
-        case RunResult.DEFERRED:
-            return f"{agent} asked to be run later (exit 75)"
-        case _:
-            return f"{agent} exited with {ending.exit.status}"

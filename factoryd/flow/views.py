@@ -48,6 +48,7 @@ class Birth(Data, frozen=True, kw_only=True):
     started_at: float
     adopted_runs: int
     containment: Containment
+    controllers: tuple[str, ...] = ()
 
 
 class Overview:
@@ -151,6 +152,7 @@ class Overview:
             state=self._pulses.state,
             started_at=rfc3339(self._birth.started_at),
             containment=self._birth.containment,
+            controllers=self._birth.controllers,
             paused=False,
             slots=self._slots.total,
             free_slots=self._slots.free,

@@ -20,6 +20,7 @@ class DaemonView(msgspec.Struct, frozen=True, kw_only=True):
     degraded: tuple[str, ...]
     heartbeat_age_s: float | None
     adopted_runs: int
+    controllers: tuple[str, ...]
 
 
 class ProblemView(msgspec.Struct, frozen=True, kw_only=True):

@@ -203,7 +203,7 @@ def _copy(world: World) -> World:
     other.pids = world.pids
     for run, life in world.lives.items():
         twin = Life(life.place, life.command, life.program, life.identity.pid)
-        twin.began, twin.left = life.began, life.left
+        twin.began, twin.left, twin.frozen_at = life.began, life.left, life.frozen_at
         twin.signals, twin.signalled = list(life.signals), life.signalled
         if life.exit is not None:
             twin.exit = Exit(status=life.exit.status, reason=life.exit.reason)

@@ -49,6 +49,14 @@ def test_a_terminal_shows_the_daemon_its_issues_and_the_agents_beneath_each():
     assert max(map(len, shown)) <= 100
 
 
+def test_the_controllers_in_use_are_shown_beside_the_containment():
+    reply = status()
+    assert "containment cgroup, heartbeat" in plain(reply)[0]
+    daemon = msgspec.structs.replace(reply.daemon, controllers=("cpu", "memory"))
+    with_controllers = msgspec.structs.replace(reply, daemon=daemon)
+    assert "containment cgroup (cpu, memory), heartbeat" in plain(with_controllers)[0]
+
+
 def test_every_column_a_person_asks_for_fits_on_a_hundred_characters():
     shown = draw(status(issue(), issue(key="AR-256", reason="review rounds used up")))
     for word in ("running", "1h00m", "2/0", "4242", "1m15s", "118M", "Mend the login"):

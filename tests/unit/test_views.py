@@ -40,6 +40,7 @@ def overview_of(daemon):
         started_at=EPOCH,
         adopted_runs=0,
         containment=Containment.CGROUP,
+        controllers=("memory", "pids"),
     )
     return Overview(birth, daemon.shop, daemon.scheduler, pulses)
 
@@ -144,6 +145,7 @@ async def test_the_daemon_and_its_sources_are_shown(autojump_clock, factory):
         assert problems == [("ready/x.md:3", "no title"), ("failing", "not mounted")]
         assert status.daemon.degraded == ("source failing",)
         assert (status.daemon.pid, status.daemon.containment) == (7, "cgroup")
+        assert status.daemon.controllers == ("memory", "pids")
         assert (status.daemon.slots, status.daemon.free_slots) == (2, 2)
         assert overview.health().state == "degraded"
         assert overview.headline() == "0 issues running, 2 slots free, degraded: source failing"
