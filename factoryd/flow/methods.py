@@ -180,10 +180,12 @@ class Methods:
             await say(KillReply(agents=(), ended=()))
             return
         left = dict(keys)
+        looked = since
         agents: list[KilledView] = []
         ended: list[str] = []
         while left:
-            await self._ledger.wait_beyond(since)
+            await self._ledger.wait_beyond(looked)
+            looked = self._ledger.registry.seq  # what is read below may be newer than this look
             over = [folded for folded in left if self._is_over(folded)]
             while facts := await self._ledger.read(since, MAX_FACTS, None):
                 since = facts[-1].seq
