@@ -182,19 +182,30 @@ class Methods:
             await say(KillReply(agents=(), ended=()))
             return
         left = dict(keys)
+        looked = since
         agents: list[KilledView] = []
         ended: list[str] = []
         while left:
-            await self._ledger.wait_beyond(since)
+            await self._ledger.wait_beyond(looked)
+            looked = self._ledger.registry.seq  # what is read below may be newer than this look
             over = [folded for folded in left if self._is_over(folded)]
-            while facts := await self._ledger.read(since, MAX_FACTS, None):
-                since = facts[-1].seq
-                agents += _killed(facts, left)
+            if not over and not more:
+                continue
+            facts = await self._read_all(since)
+            since = facts[-1].seq if facts else since
+            agents += _killed(facts, left)
             ended += sorted(left.pop(folded) for folded in over)
             if more and left and (agents or over):
                 await say(KillReply(agents=tuple(agents), ended=tuple(ended)), continues=True)
                 agents, ended = [], []
         await say(KillReply(agents=tuple(agents), ended=tuple(ended)))
+
+    async def _read_all(self, since: int) -> list[Recorded]:
+        facts = page = await self._ledger.read(since, MAX_FACTS, None)
+        while len(page) == MAX_FACTS:
+            page = await self._ledger.read(page[-1].seq, MAX_FACTS, None)
+            facts = facts + page
+        return facts
 
     def _keys_to_kill(self, call: KillCall) -> dict[str, str]:
         """Return what is to end, each issue once, by the form under which keys are compared."""
