@@ -113,6 +113,14 @@ class Tree(Protocol):
         """
         ...
 
+    async def freeze(self) -> None:
+        """Stop every process of the tree where it is, until `thaw`; what it starts meanwhile cannot run either."""
+        ...
+
+    async def thaw(self) -> None:
+        """Let the processes go on."""
+        ...
+
     def usage(self) -> Usage:
         """Return what the tree uses now. Blocks for reads of /proc; call it in a thread."""
         ...

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from pathlib import Path
 from typing import Protocol
 
 import trio
@@ -252,6 +253,18 @@ class RunTree:
 
     def _skip(self, skipped: tuple[Skipped, ...]) -> None:
         self._skipped.update({skip.pid: skip.reason for skip in skipped})
+
+    async def freeze(self) -> None:
+        """Stop every process of the tree where it is."""
+        await trio.lowlevel.checkpoint()
+        if self._place.cgroup is not None:
+            with contextlib.suppress(FileNotFoundError):
+                Path(self._place.cgroup, "cgroup.freeze").write_text("1")  # noqa: ASYNC240
+
+    async def thaw(self) -> None:
+        """Let the processes go on."""
+        await trio.lowlevel.checkpoint()
+        self._group.thaw()
 
     def usage(self) -> Usage:
         """Return what the tree uses now, or used last. Blocks for reads of /proc."""

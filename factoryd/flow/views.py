@@ -9,7 +9,7 @@ from factoryd.core.model import AgentState, Containment, Data, Issue, IssueState
 from factoryd.core.policy import SLOT_BLOCK, Escalate, Skip
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
 from factoryd.core.registry import Registry
-from factoryd.flow.agent_runner import LiveRun
+from factoryd.flow.live_run import LiveRun
 from factoryd.flow.pulse import Pulses
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop

@@ -204,6 +204,7 @@ def _copy(world: World) -> World:
     for run, life in world.lives.items():
         twin = Life(life.place, life.command, life.program, life.identity.pid)
         twin.began, twin.left = life.began, life.left
+        twin.ends_at, twin.frozen, twin.left_s = life.ends_at, life.frozen, life.left_s
         twin.signals, twin.signalled = list(life.signals), life.signalled
         if life.exit is not None:
             twin.exit = Exit(status=life.exit.status, reason=life.exit.reason)

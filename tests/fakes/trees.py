@@ -1,6 +1,7 @@
 """Process trees without processes: each run plays the part that its `Program` is."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -49,6 +50,13 @@ class Life:
         self.program = program
         self.identity = ProcessIdentity(pid=pid, start_ticks=pid, boot_id="fake")
         self.began = trio.current_time()
+        self.ends_at = trio.current_time() + (
+            program.after_s if program.status is not None else math.inf
+        )
+        self.frozen = False
+        self.left_s = 0.0
+        """What it has left to run, while it is frozen."""
+        self.changed = trio.Event()
         self.exit: Exit | None = None
         self.exited = trio.Event()
         self.emptied = trio.Event()
@@ -62,11 +70,30 @@ class Life:
             self.signals.append(name)
             self.signalled = max(self.signalled, self.left)
 
+    def freeze(self) -> None:
+        """Stand still; its time does too."""
+        if not self.frozen:
+            self.frozen, self.left_s = True, self.ends_at - trio.current_time()
+            self.ends_at = math.inf
+            self.change()
+
+    def thaw(self) -> None:
+        """Go on, if it stood still."""
+        if self.frozen:
+            self.frozen, self.ends_at = False, trio.current_time() + self.left_s
+            self.change()
+
+    def change(self) -> None:
+        """Tell whoever waits for its end to look again."""
+        changed, self.changed = self.changed, trio.Event()
+        changed.set()
+
     def end(self, status: int | None, *, children_too: bool = False) -> None:
         """End the root; the first end counts."""
         if self.exit is None:
             self.exit = Exit(status=status, reason=None if status is not None else "lost")
             self.exited.set()
+            self.change()
             self.left -= 1
         if children_too or self.left == 0:
             self.left = 0
@@ -103,13 +130,12 @@ class FakeTree:
         if life is None:
             await trio.lowlevel.checkpoint()
             return Exit(status=None, reason="it never began")
-        if life.exit is None and life.program.status is not None:
-            with trio.move_on_at(life.began + life.program.after_s) as scope:
-                await life.exited.wait()
+        await trio.lowlevel.checkpoint()
+        while life.exit is None:
+            with trio.move_on_at(life.ends_at) as scope:
+                await life.changed.wait()
             if scope.cancelled_caught:
                 life.end(life.program.status)
-        await life.exited.wait()
-        assert life.exit is not None
         return life.exit
 
     async def terminate(self, policy: StopPolicy) -> None:
@@ -118,6 +144,7 @@ class FakeTree:
         if self._life is None:
             return
         self._life.signal(policy.signal)
+        self._life.thaw()
         if not self._life.program.ignores_terminate and not self._life.program.survivors:
             self._life.end(self._life.program.terminated_status, children_too=True)
         await self._life.emptied.wait()
@@ -139,6 +166,16 @@ class FakeTree:
             emptied=not life.program.survivors,
             took_s=trio.current_time() - began,
         )
+
+    async def freeze(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._life is not None:
+            self._life.freeze()
+
+    async def thaw(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._life is not None:
+            self._life.thaw()
 
     def usage(self) -> Usage:
         if self._life is None:
