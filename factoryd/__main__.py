@@ -13,7 +13,7 @@ from factoryd.adapters.config_file import find_config, load_config, render_toml
 from factoryd.adapters.directories import Directories, find_directories
 from factoryd.adapters.journald import connect_journal, set_up_logging
 from factoryd.core.config import Config
-from factoryd.core.errors import FactoryError
+from factoryd.core.errors import KEEP_AGENTS_STATUS, FactoryError
 from factoryd.daemon import Plan, dry_run, serve
 
 logger = logging.getLogger("factoryd")
@@ -93,10 +93,14 @@ def _run(options: argparse.Namespace) -> int:
     journal = connect_journal(os.environ)
     set_up_logging(journal)
     try:
-        return trio.run(serve, plan, journal)
+        status = trio.run(serve, plan, journal)
     except FactoryError as error:
         logger.error("not started: %s", error)  # noqa: TRY400  the sentence is for a person
         return error.exit_status
+    if status == KEEP_AGENTS_STATUS and not os.environ.get("NOTIFY_SOCKET"):
+        # No service manager starts the next daemon: this process becomes it.
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606  no shell is what is wanted
+    return status
 
 
 def _load(options: argparse.Namespace) -> Config:
