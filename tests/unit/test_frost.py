@@ -149,7 +149,7 @@ async def test_a_run_that_was_about_to_start_when_its_issue_was_frozen_waits(
     """The freeze is committed after the runner has looked, and before its own fact is."""
     factory.put("AR-1")
     async with factory.daemon() as daemon:
-        record, raced = daemon.ledger.record, []
+        record, raced = daemon.ledger.record, list[bool]()
 
         async def freeze_first(*facts):
             if not raced and any(isinstance(fact, RunStarting) for fact in facts):
