@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 
 from factoryctl.output import printable
-from factoryd.wire.messages import (
+from factoryd.wire.answers import (
     AgentView,
     DaemonView,
     FactView,

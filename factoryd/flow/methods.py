@@ -28,26 +28,28 @@ from factoryd.flow.varlink import (
     read_parameters,
 )
 from factoryd.flow.views import Overview, fact_view, find_issue, killed_view
+from factoryd.wire.answers import (
+    EventsReply,
+    KilledView,
+    KillReply,
+    LineView,
+    LogsReply,
+    ShutdownReply,
+    StatusReply,
+    SubmitReply,
+)
 from factoryd.wire.messages import (
     INTERFACE,
     METHODS,
     SERVICE_INTERFACE,
     Call,
     EventsCall,
-    EventsReply,
     KillCall,
-    KilledView,
-    KillReply,
-    LineView,
     LogsCall,
-    LogsReply,
     Nothing,
     ShutdownCall,
-    ShutdownReply,
     StatusCall,
-    StatusReply,
     SubmitCall,
-    SubmitReply,
 )
 
 MAX_FACTS = 10_000

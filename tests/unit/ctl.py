@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from factoryd.wire.messages import (
+from factoryd.wire.answers import (
     AgentView,
     CountersView,
     DaemonView,

@@ -22,7 +22,7 @@ from factoryctl.output import printable
 from factoryctl.render import render
 from factoryd.core.events import IssueClaimed, IssueParked, encode_fact
 from factoryd.core.model import Issue
-from factoryd.wire.messages import FactView, HealthReply, PulseView
+from factoryd.wire.answers import FactView, HealthReply, PulseView
 from tests.unit.ctl import agent, failing_source, handoff, issue, killed, status
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)

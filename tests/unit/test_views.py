@@ -11,7 +11,7 @@ from factoryd.core.registry import Registry
 from factoryd.flow.preview import preview
 from factoryd.flow.pulse import Pulses
 from factoryd.flow.views import Birth, Overview, fact_view, find_issue, killed_view, rfc3339
-from factoryd.wire.messages import StatusReply
+from factoryd.wire.answers import StatusReply
 from tests.fakes.clock import EPOCH, TrioClock
 from tests.fakes.heartbeat import FakeHeartbeatFile
 from tests.fakes.notifier import FakeNotifier
