@@ -13,7 +13,7 @@ from factoryd import __version__
 from factoryd.adapters.config_file import find_config, load_config, render_toml
 from factoryd.adapters.directories import Directories, find_directories
 from factoryd.adapters.journald import connect_journal, set_up_logging
-from factoryd.core.checkup import write_lines
+from factoryd.core.checkup import InForce, write_lines
 from factoryd.core.config import Config
 from factoryd.core.errors import KEEP_AGENTS_STATUS, FactoryError
 from factoryd.daemon import Plan, dry_run, serve
@@ -53,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     for option, metavar in (("config", "FILE"), ("state-dir", "DIR"), ("runtime-dir", "DIR")):
         doctor.add_argument(f"--{option}", metavar=metavar, default=argparse.SUPPRESS)
     doctor.add_argument("--json", action="store_true", help="answer in JSON, for programs")
+    doctor.add_argument(
+        "--in-force",
+        metavar="CONTAINMENT[:CONTROLLER,...]",
+        default="",
+        help="what a running daemon uses, as `factoryctl doctor` has asked it",
+    )
     doctor.set_defaults(verb=_doctor)
     return parser
 
@@ -89,7 +95,8 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    checkup = examine(options.config, options.state_dir, options.runtime_dir, os.environ)
+    in_force = InForce.parse(options.in_force)
+    checkup = examine(options.config, options.state_dir, options.runtime_dir, os.environ, in_force)
     lines = [msgspec.json.encode(checkup).decode()] if options.json else write_lines(checkup)
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 1 if checkup.failed else 0

@@ -20,6 +20,7 @@ from factoryd.adapters.machine import (
 from factoryd.core.checkup import (
     Check,
     Checkup,
+    InForce,
     Verdict,
     check_containment,
     check_controllers,
@@ -34,11 +35,15 @@ Look = tuple[str, Callable[[], Check]]
 
 
 def examine(
-    config: str | None, state: str | None, runtime: str | None, environ: Mapping[str, str]
+    config: str | None,
+    state: str | None,
+    runtime: str | None,
+    environ: Mapping[str, str],
+    in_force: InForce,
 ) -> Checkup:
     """Return how everything is that a daemon with these options needs.
 
-    Nothing is left changed. What cannot be looked at has failed, and hides nothing else.
+    What is `in_force` in one that runs is not guessed at. Nothing is left changed. What cannot be looked at has failed, and hides nothing else.
     """
     is_root = os.geteuid() == 0
     checks: list[Check] = []
@@ -56,7 +61,7 @@ def examine(
         checks.append(_failed("state directory", str(error)))
     looks = [
         *_directories(directories),
-        *_containment(directories, used),
+        *_containment(directories, used, in_force),
         ("pidfd", check_pidfd),
         ("sqlite", check_sqlite),
         *_services(used, environ),
@@ -79,12 +84,14 @@ def _directories(directories: Directories | None) -> list[Look]:
     ]
 
 
-def _containment(directories: Directories | None, config: Config) -> list[Look]:
+def _containment(directories: Directories | None, config: Config, in_force: InForce) -> list[Look]:
     look = look_at_cgroups(tree_root_name(directories.state) if directories is not None else "")
     wanted = config.factory.containment
+    told = in_force.controllers
+    controllers = look.controllers if told is None else told
     return [
-        ("containment", partial(check_containment, look, wanted)),
-        ("controllers", partial(check_controllers, look.controllers, config.agents)),
+        ("containment", partial(check_containment, look, wanted, in_force.containment)),
+        ("controllers", partial(check_controllers, controllers, config.agents)),
     ]
 
 

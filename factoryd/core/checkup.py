@@ -61,8 +61,26 @@ class CgroupLook(Data, frozen=True, kw_only=True):
     controllers: frozenset[str] = frozenset()
 
 
-def check_containment(look: CgroupLook, wanted: str) -> Check:
-    """Return which containment a daemon started here would choose, and why."""
+class InForce(Data, frozen=True, kw_only=True):
+    """What a running daemon says of itself; None is what nobody has said."""
+
+    containment: str | None = None
+    controllers: frozenset[str] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "InForce":
+        """Return what is written as `cgroup:memory,pids`, or without the controllers; "" is nothing."""
+        containment, colon, controllers = text.partition(":")
+        return cls(
+            containment=containment or None,
+            controllers=frozenset(filter(None, controllers.split(","))) if colon else None,
+        )
+
+
+def check_containment(look: CgroupLook, wanted: str, in_force: str | None = None) -> Check:
+    """Return which containment is in force, else which one a daemon started here would choose."""
+    if in_force is not None:
+        return _check_in_force(look, wanted, in_force)
     if wanted == Containment.SUBREAPER:
         detail = "subreaper, as the configuration says"
         return Check(name="containment", state=Verdict.OK, detail=detail)
@@ -81,6 +99,16 @@ def check_containment(look: CgroupLook, wanted: str) -> Check:
         state=Verdict.WARNING,
         detail=f"subreaper, as no cgroups can be made here: {look.problem}",
         advice=_DELEGATE,
+    )
+
+
+def _check_in_force(look: CgroupLook, wanted: str, in_force: str) -> Check:
+    detail = f"{in_force} is in force in the daemon that runs"
+    if in_force == Containment.CGROUP or wanted == Containment.SUBREAPER:
+        return Check(name="containment", state=Verdict.OK, detail=detail)
+    here = look.problem or "cgroups could be made where this was asked"
+    return Check(
+        name="containment", state=Verdict.WARNING, detail=f"{detail}: {here}", advice=_DELEGATE
     )
 
 

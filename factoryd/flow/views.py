@@ -203,7 +203,8 @@ class Overview:
             stage=record.stage,
             since=rfc3339(record.since),
             not_before=_maybe(record.not_before),
-            reason=record.reason,
+            reason=record.frozen_reason if record.frozen else record.reason,
+            frozen=record.frozen,
             agents=tuple(
                 _agent(run, self._runner.live.get(run.run), stopping=_stops(record))
                 for run in record.runs.values()
