@@ -8,7 +8,7 @@ import trio
 from msgspec.structs import replace
 
 from factoryd.adapters.launch import Process, read_end, read_status
-from factoryd.adapters.pidfd import verify, wait_ended
+from factoryd.adapters.pidfd import reap, verify, wait_ended
 from factoryd.adapters.proc import Stat, boot_id, read_stats
 from factoryd.adapters.tree_stop import Delivered, Plan, deliver, plan_stop, protection
 from factoryd.core.model import (
@@ -116,6 +116,8 @@ class RunTree:
         await wait_ended(self._identity)
         if self._process is not None:
             self._process.poll()
+        else:  # a child all the same, where this process was the daemon before
+            reap(self._identity)
 
     def _guess_exit(self) -> Exit:
         """Return what is known without a status file."""

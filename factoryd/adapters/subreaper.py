@@ -22,7 +22,7 @@ from msgspec import structs
 
 from factoryd.adapters.cgroup import Leaf, LeafGroup
 from factoryd.adapters.launch import launch, parse_shim
-from factoryd.adapters.pidfd import identify, verify
+from factoryd.adapters.pidfd import identify, reap, verify
 from factoryd.adapters.proc import (
     TICKS_PER_SECOND,
     Stat,
@@ -94,7 +94,7 @@ class MarkedGroup:
             if not stat.ended:
                 members[pid] = stat
             elif stat.ppid == os.getpid() and stat.identity != root:
-                _reap(stat)
+                reap(stat.identity)
         self._seen = {pid: stat.start_ticks for pid, stat in members.items()}
         if members:
             cpu_ticks = sum(stat.cpu_ticks for stat in members.values())
@@ -153,17 +153,6 @@ class MarkedGroup:
     def measure(self) -> Usage:
         """Return what its processes use; the CPU time of orphans that have ended is missing."""
         return measure(self.list_members())
-
-
-def _reap(stat: Stat) -> None:
-    """Take an orphan's zombie away, and no other child that has its pid by now."""
-    with contextlib.suppress(OSError):
-        fd = os.pidfd_open(stat.pid)
-        try:
-            if identify(stat.pid) == stat.identity:
-                os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
-        finally:
-            os.close(fd)
 
 
 class SubreaperTrees:

@@ -61,9 +61,10 @@ class DaemonStarted(Fact, frozen=True, kw_only=True, tag="daemon-started"):
 
 
 class DaemonStopped(Fact, frozen=True, kw_only=True, tag="daemon-stopped"):
-    """A daemon closed this ledger in good order."""
+    """A daemon closed this ledger in good order; `kept` runs were left to the next one."""
 
     clean: bool
+    kept: int = 0
 
 
 class IssueClaimed(Fact, frozen=True, kw_only=True, tag="issue-claimed"):
@@ -167,6 +168,19 @@ class AttemptEnded(Fact, frozen=True, kw_only=True, tag="attempt-ended"):
     """When the next attempt may begin (Unix seconds); None where there is none to wait for."""
 
 
+class IssueFrozen(Fact, frozen=True, kw_only=True, tag="issue-frozen"):
+    """A person asked for the issue to stand still; its trees are being frozen.
+
+    Nothing of it starts until `issue-thawed`; what ends the issue ends this too.
+    """
+
+    reason: str
+
+
+class IssueThawed(Fact, frozen=True, kw_only=True, tag="issue-thawed"):
+    """The issue goes on; its trees are being thawed."""
+
+
 class IssueStopping(Fact, frozen=True, kw_only=True, tag="issue-stopping"):
     """A person asked for the issue to end; its trees are being emptied."""
 
@@ -211,6 +225,8 @@ AnyFact = (
     | HandoffMade
     | HandoffCleared
     | AttemptEnded
+    | IssueFrozen
+    | IssueThawed
     | IssueStopping
     | IssueDone
     | IssueParked

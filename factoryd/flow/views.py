@@ -9,7 +9,7 @@ from factoryd.core.model import AgentState, Containment, Data, Issue, IssueState
 from factoryd.core.policy import SLOT_BLOCK, Escalate, Skip
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
 from factoryd.core.registry import Registry
-from factoryd.flow.agent_runner import LiveRun
+from factoryd.flow.live_run import LiveRun
 from factoryd.flow.pulse import Pulses
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
@@ -205,7 +205,8 @@ class Overview:
             stage=record.stage,
             since=rfc3339(record.since),
             not_before=_maybe(record.not_before),
-            reason=record.reason,
+            reason=record.frozen_reason if record.frozen else record.reason,
+            frozen=record.frozen,
             agents=tuple(
                 _agent(run, self._runner.live.get(run.run), stopping=_stops(record))
                 for run in record.runs.values()

@@ -70,6 +70,7 @@ class IssueView(msgspec.Struct, frozen=True, kw_only=True):
     since: str
     not_before: str | None
     reason: str | None
+    frozen: bool = False
     agents: tuple[AgentView, ...]
 
 
@@ -188,6 +189,14 @@ class HealthReply(msgspec.Struct, frozen=True, kw_only=True):
     degraded: tuple[str, ...]
     heartbeat_age_s: float | None
     pulses: tuple[PulseView, ...]
+
+
+class FrostReply(msgspec.Struct, frozen=True, kw_only=True):
+    """An issue that was frozen or thawed: how many of its runs obey by now, and how many not yet."""
+
+    issue: str
+    runs: int
+    late: int
 
 
 class ShutdownReply(msgspec.Struct, frozen=True, kw_only=True):

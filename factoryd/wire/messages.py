@@ -9,6 +9,7 @@ import msgspec
 from factoryd.wire import framing
 from factoryd.wire.answers import (
     EventsReply,
+    FrostReply,
     HealthReply,
     KillReply,
     LogsReply,
@@ -94,10 +95,27 @@ class EventsCall(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
 
 
+class FreezeCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have an issue stand still; a target is its key or the name of any of its agents."""
+
+    target: str
+    reason: str | None = None
+
+
+class ThawCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have a frozen issue go on; a target is its key or the name of any of its agents."""
+
+    target: str
+
+
 class ShutdownCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask the daemon to stop; the connection closes when it has."""
+    """Ask the daemon to stop; the connection closes when it has.
+
+    With `keep_agents` it leaves its agents running, for the next daemon to take over.
+    """
 
     reason: str | None = None
+    keep_agents: bool = False
 
 
 # ----------------------------------------------------------------------------------------- errors
@@ -152,10 +170,17 @@ METHODS = {
     "Health": MethodSpec(
         call=Nothing, reply=HealthReply, reads=True, doc="Whether the daemon makes progress."
     ),
+    "Freeze": MethodSpec(
+        call=FreezeCall,
+        reply=FrostReply,
+        doc="Has an issue stand still with all its agents until it is thawed.",
+    ),
+    "Thaw": MethodSpec(call=ThawCall, reply=FrostReply, doc="Has a frozen issue go on."),
     "Shutdown": MethodSpec(
         call=ShutdownCall,
         reply=ShutdownReply,
-        doc="Stops the daemon and every agent; the connection closes when that is done.",
+        doc="Stops the daemon and every agent, or with `keep_agents` only the daemon; the connection "
+        "closes when that is done.",
     ),
 }
 

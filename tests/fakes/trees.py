@@ -79,6 +79,11 @@ class Life:
             self.signalled = max(self.signalled, self.left)
 
     @property
+    def frozen(self) -> bool:
+        """Say whether it stands still."""
+        return self.frozen_at is not None
+
+    @property
     def ends_at(self) -> float:
         """Return when it ends by itself, pauses counted in."""
         return self.began + self.program.after_s
