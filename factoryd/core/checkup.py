@@ -121,12 +121,7 @@ def check_controllers(have: Iterable[str], agents: Mapping[str, AgentConfig]) ->
     names = ", ".join(missing)
     keys = ", ".join(missing.values())
     detail = f"not delegated: {names}; without them a whole tree cannot be held to {keys}"
-    wanted = {
-        key
-        for agent in agents.values()
-        for key in missing.values()
-        if getattr(agent, key, None) is not None
-    }
+    wanted = {key for agent in agents.values() for key in missing.values() if getattr(agent, key)}
     if not wanted:
         return Check(name="controllers", state=Verdict.OK, detail=f"{detail} (none is configured)")
     return Check(
