@@ -124,6 +124,7 @@ class Frost:
     async def _settle(self, key: str) -> Settled:
         self.tell(key)
         with trio.move_on_after(SETTLE_S):
+            await trio.lowlevel.checkpoint()
             while self._count(key).late:
                 await self._change(key)
         return self._count(key)
