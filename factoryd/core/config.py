@@ -86,7 +86,12 @@ class DispatchConfig(Data, frozen=True, kw_only=True):
         Seconds, Meta(ge=0, le=7 * DAY, description="No wait is longer than this.")
     ] = 300.0
     time_limit: Annotated[
-        Seconds, Meta(ge=0, le=YEAR, description='Longest an attempt may take; "0s": no limit.')
+        Seconds,
+        Meta(
+            ge=0,
+            le=YEAR,
+            description='Longest an attempt may take, frozen or not; "0s": no limit.',
+        ),
     ] = 4 * HOUR
 
 

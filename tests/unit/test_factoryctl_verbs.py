@@ -22,6 +22,8 @@ VERBS = {
     "Logs": ["logs", "ar-255-impl"],
     "Events": ["events"],
     "Health": ["health"],
+    "Freeze": ["freeze", "AR-255"],
+    "Thaw": ["thaw", "AR-255"],
     "Shutdown": ["shutdown"],
 }
 
