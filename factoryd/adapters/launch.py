@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from factoryd.adapters.rlimits import shim_limits
 from factoryd.core.errors import CannotStart
-from factoryd.core.model import Command, Data, Exit, TreePlace
+from factoryd.core.model import Command, Data, Exit, Limits, TreePlace
 
 Process = subprocess.Popen[bytes]  # noqa: TID251 (this is the door that all agents go through)
 """A child of ours; whoever waits for its end (`pidfd.wait_ended`) then reaps it (`poll`)."""
@@ -98,7 +99,10 @@ def read_status(place: TreePlace) -> Exit | None:
     if not place.directory:
         return None
     try:
-        left = msgspec.json.decode(status_file(place).read_bytes(), type=_Status)
+        text = status_file(place).read_bytes()
+        if not text:  # the shim was ended before it could write
+            return None
+        left = msgspec.json.decode(text, type=_Status)
     except OSError:
         return None
     except msgspec.DecodeError as error:
@@ -106,22 +110,33 @@ def read_status(place: TreePlace) -> Exit | None:
     return Exit(status=left.status, reason=left.reason)
 
 
+def read_end(place: TreePlace) -> float | None:
+    """Return when the shim left the exit status (Unix seconds); None when it has not."""
+    if not place.directory:
+        return None
+    try:
+        return status_file(place).stat().st_mtime
+    except OSError:
+        return None
+
+
 def launch(
     place: TreePlace,
     command: Command,
     options: tuple[str, ...],
-    contain: Callable[[], None] = lambda: None,
+    contain: Callable[[], Limits] | None = None,
 ) -> Process:
     """Start the shim with the command; raise `CannotStart`, and then nothing has been started.
 
-    `contain` is called last before the start; undoing it is the caller's part. Blocking.
+    `contain` is called last before the start; undoing it is the caller's part. It returns the
+    limits that are left for the shim to set: all of the command's without it. Blocking.
     """
     program = resolve_program(command)
     try:
         with _open_files(place, command) as (stdin, output):
-            contain()
+            left = contain() if contain is not None else command.limits
             return Process(
-                shim_argv(place, (program, *command.argv[1:]), options),
+                shim_argv(place, (program, *command.argv[1:]), options + shim_limits(left)),
                 stdin=stdin,
                 stdout=output,
                 stderr=output,

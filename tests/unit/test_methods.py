@@ -21,6 +21,9 @@ async def test_a_kill_is_answered_when_all_its_facts_come_while_the_first_are_re
     async def say(reply, *, continues=False):
         replies.append((reply, continues))
 
+    def no_stop(reason, *, keep_agents):
+        raise AssertionError
+
     async def slow_read(*args):
         await daemon.wait_for(lambda: daemon.record("AR-1").written)
         return await read(*args)
@@ -30,7 +33,7 @@ async def test_a_kill_is_answered_when_all_its_facts_come_while_the_first_are_re
     async with factory.daemon() as daemon:
         await daemon.wait_runs(IMPL)
         await daemon.wait_for(lambda: daemon.record("AR-1").left_ready)  # no fact follows the last
-        methods = Methods(daemon.shop, daemon.scheduler, overview_of(daemon), lambda _: None)
+        methods = Methods(daemon.shop, daemon.scheduler, overview_of(daemon), no_stop)
         read = daemon.ledger.read
         monkeypatch.setattr(daemon.ledger, "read", slow_read)
         with trio.fail_after(60):
