@@ -1,6 +1,7 @@
 """Runs the measurements and prints a table: figure, what it is compared with, ratio, target."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def main(wanted: list[str]) -> int:
         names = ", ".join(one.__name__ for one in MEASUREMENTS)
         sys.stderr.write(f"no such measurement: {', '.join(unknown)}: there are {names}\n")
         return 2
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed, modules are compiled once
     figures: list[Figure] = []
     for measurement in MEASUREMENTS:
         if not wanted or measurement.__name__ in wanted:

@@ -88,6 +88,7 @@ class RunTree:
         self._exit: Exit | None = None
         self._last_usage: Usage | None = None
         self._began: float | None = None
+        self._seen_empty = False
         self._signals: list[str] = []
         self._reached: dict[ProcessIdentity, signal.Signals] = {}
         self._skipped: dict[int, str] = {}
@@ -143,10 +144,11 @@ class RunTree:
         self._began = self._began or trio.current_time()
         number = signal.Signals[policy.signal]
         plan = await self._plan(policy)
-        if plan is not None:
+        if plan is not None and plan.targets:
             await self._deliver(plan, number)
         self._group.thaw()
         await self._wait_empty()
+        self._seen_empty = True
 
     async def kill(self, policy: StopPolicy) -> StopReport:
         """Kill what is left, prove the tree empty within a bound, report on the whole stop."""
@@ -170,6 +172,9 @@ class RunTree:
 
     async def _empty(self, policy: StopPolicy) -> bool:
         """Return True with the proof that nothing is left, False when something must be left."""
+        if self._seen_empty and self._try_remove():
+            await trio.lowlevel.checkpoint()
+            return True
         while True:
             plan = await self._plan(policy)
             if plan is None or (plan.skipped and not plan.targets):
