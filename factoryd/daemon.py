@@ -19,6 +19,7 @@ from factoryd.adapters.agents.command import CommandKind
 from factoryd.adapters.clock import SystemClock
 from factoryd.adapters.desk import StateDesk
 from factoryd.adapters.directories import Directories, make_directories
+from factoryd.adapters.faults import FaultyStore, read_fault
 from factoryd.adapters.heartbeat_file import AtomicHeartbeatFile
 from factoryd.adapters.inotify import Watches
 from factoryd.adapters.journald import Journal, JournalSink, SilentSink
@@ -84,6 +85,7 @@ async def serve(plan: Plan, journal: Journal | None) -> int:
     When this returns, no agent runs any more, or a handoff says which and why (and the status is
     1), or agents were left running for the next daemon (and it is `KEEP_AGENTS_STATUS`). Raises a `FactoryError` when the daemon cannot start.
     """
+    fault = read_fault(os.environ)
     with ExitStack() as held:
         make_directories(plan.directories)
         for directory in {plan.directories.state.resolve(), plan.directories.runtime.resolve()}:
@@ -98,7 +100,8 @@ async def serve(plan: Plan, journal: Journal | None) -> int:
         held.callback(trees.close)
         listener = bind_control_socket(plan.directories.runtime / "control.sock")
         held.callback(listener.socket.close)
-        ledger = Ledger(store, registry, SystemClock())
+        kept = store if fault is None else FaultyStore(store, fault)
+        ledger = Ledger(kept, registry, SystemClock())
         return await Daemon(plan, ledger, trees, journal).run(listener)
 
 
