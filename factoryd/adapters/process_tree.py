@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import trio
+from msgspec.structs import replace
 
 from factoryd.adapters.cgroup import (
     Leaf,
@@ -15,6 +16,7 @@ from factoryd.adapters.cgroup import (
     leaf_path,
     list_leaves,
     prepare_root,
+    read_inode,
 )
 from factoryd.adapters.launch import launch
 from factoryd.adapters.pidfd import identify
@@ -79,7 +81,14 @@ class CgroupTrees:
     def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
         """Return the leaves of runs that are not known."""
         return [
-            TreePlace(run=RunId(run), issue=issue, agent="", directory="", cgroup=str(leaf))
+            TreePlace(
+                run=RunId(run),
+                issue=issue,
+                agent="",
+                directory="",
+                cgroup=str(leaf),
+                cgroup_inode=read_inode(leaf),
+            )
             for issue, run, leaf in list_leaves(self._root)
             if run not in known
         ]
@@ -109,4 +118,5 @@ def _start(place: TreePlace, command: Command) -> Tree:
         with contextlib.suppress(OSError):
             leaf.remove()
         raise
+    place = replace(place, cgroup_inode=leaf.inode)
     return RunTree(place, LeafGroup(leaf), identify(process.pid), process)

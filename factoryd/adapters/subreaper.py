@@ -20,7 +20,7 @@ from pathlib import Path
 import trio
 from msgspec import structs
 
-from factoryd.adapters.cgroup import Leaf, LeafGroup
+from factoryd.adapters.cgroup import LEAF_MISMATCH, Leaf, LeafGroup, read_inode
 from factoryd.adapters.launch import launch, parse_shim
 from factoryd.adapters.pidfd import identify, verify
 from factoryd.adapters.proc import (
@@ -211,14 +211,23 @@ class SubreaperTrees:
 
 
 async def adopt(sweeper: Sweeper, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
-    """Return the tree of an earlier daemon's run, by its leaf or, where it had none, its mark."""
-    if place.cgroup is not None:
-        group: Group = LeafGroup(Leaf(Path(place.cgroup)))
+    """Return the tree of an earlier daemon's run, by its leaf or, where it had none, its mark.
+
+    A root that is alive while its leaf is gone was moved out of it: then its descendants and its
+    session are what can be told of its tree. A leaf that is another's is none.
+    """
+    inode = read_inode(Path(place.cgroup)) if place.cgroup is not None else None
+    is_another = inode is not None and place.cgroup_inode not in (None, inode)
+    if inode is not None and place.cgroup_inode is None:
+        place = structs.replace(place, cgroup_inode=inode)
+    is_homeless = inode is None or is_another
+    if place.cgroup is None or (is_homeless and identity is not None and verify(identity) is None):
+        group: Group = MarkedGroup(sweeper, place.run, identity)
     else:
-        group = MarkedGroup(sweeper, place.run, identity)
+        group = LeafGroup(Leaf(Path(place.cgroup), place.cgroup_inode))
     if identity is None:
         identity = await trio.to_thread.run_sync(_find_shim, group, place.run, limiter=LOOKING)
-    return RunTree(place, group, identity)
+    return RunTree(place, group, identity, fault=LEAF_MISMATCH if is_another else None)
 
 
 def _find_shim(group: Group, run: RunId) -> ProcessIdentity | None:

@@ -205,6 +205,7 @@ def _copy(world: World) -> World:
         twin = Life(life.place, life.command, life.program, life.identity.pid)
         twin.began, twin.left = life.began, life.left
         twin.signals, twin.signalled = list(life.signals), life.signalled
+        twin.sent = {pid: list(names) for pid, names in life.sent.items()}
         if life.exit is not None:
             twin.exit = Exit(status=life.exit.status, reason=life.exit.reason)
             twin.exited.set()
