@@ -24,7 +24,7 @@ from factoryd.core.model import (
 PROOF_BOUND_S = 5.0
 """How long a killed tree may take to be empty; what is left then, the kernel does not let die."""
 
-_PAUSE_S = 0.001
+_SWEEP_PAUSE_S = 0.001
 _LOOK_AGAIN_S = 0.05
 
 LOOKING = trio.CapacityLimiter(64)
@@ -129,12 +129,12 @@ class RunTree:
             return Exit(status=code if code >= 0 else 128 - code)
         if self._witnessed is not None:
             return Exit(status=self._witnessed)
+        if self._identity is not None and self._identity.boot_id != boot_id():
+            return Exit(status=None, reason="lost in reboot")
         if self._fault is not None:
             return Exit(status=None, reason=self._fault)
         if self._identity is None:
             return Exit(status=None, reason="it never began, or its first process left no status")
-        if self._identity.boot_id != boot_id():
-            return Exit(status=None, reason="lost in reboot")
         return Exit(status=None, reason="its first process ended without leaving a status")
 
     async def terminate(self, policy: StopPolicy) -> None:

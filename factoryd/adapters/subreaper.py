@@ -57,13 +57,23 @@ def set_subreaper(*, on: bool) -> None:
 
 
 class MarkedGroup:
-    """The processes of one run, found by sweeping /proc. See `run_tree.Group`."""
+    """The processes of one run, found by sweeping /proc. See `run_tree.Group`.
 
-    def __init__(self, sweeper: Sweeper, run: RunId, root: ProcessIdentity | None) -> None:
+    `leaf` is the one they were moved out of, if they ever had one.
+    """
+
+    def __init__(
+        self,
+        sweeper: Sweeper,
+        run: RunId,
+        root: ProcessIdentity | None,
+        leaf: Leaf | None = None,
+    ) -> None:
         self._sweeper = sweeper
         self._mark = mark_of(sweeper.name, run)
         self._run = run
         self._root = root
+        self._leaf = leaf
         self._lock = threading.Lock()
         sweeper.reach_back(root.start_ticks if root is not None else 0)
         self._seen: dict[int, int] = {}
@@ -118,7 +128,9 @@ class MarkedGroup:
                 pause_s = min(pause_s * 2, _MOST_PAUSE_S)
 
     def remove(self) -> float | None:
-        """Return the highest sum of CPU seconds that a sweep has seen."""
+        """Return the highest sum of CPU seconds that a sweep has seen; tidy up after its leaf."""
+        if self._leaf is not None:
+            self._leaf.remove()
         return self._cpu_ticks / TICKS_PER_SECOND
 
     def measure(self) -> Usage:
@@ -221,10 +233,11 @@ async def adopt(sweeper: Sweeper, place: TreePlace, identity: ProcessIdentity | 
     if inode is not None and place.cgroup_inode is None:
         place = structs.replace(place, cgroup_inode=inode)
     is_homeless = inode is None or is_another
-    if place.cgroup is None or (is_homeless and identity is not None and verify(identity) is None):
-        group: Group = MarkedGroup(sweeper, place.run, identity)
+    leaf = Leaf(Path(place.cgroup), place.cgroup_inode) if place.cgroup is not None else None
+    if leaf is None or (is_homeless and identity is not None and verify(identity) is None):
+        group: Group = MarkedGroup(sweeper, place.run, identity, leaf)
     else:
-        group = LeafGroup(Leaf(Path(place.cgroup), place.cgroup_inode))
+        group = LeafGroup(leaf)
     if identity is None:
         identity = await trio.to_thread.run_sync(_find_shim, group, place.run, limiter=LOOKING)
     return RunTree(place, group, identity, fault=LEAF_MISMATCH if is_another else None)
