@@ -151,6 +151,18 @@ async def test_a_restart_ends_what_is_being_killed_and_keeps_the_rest():
         assert daemon.place.survivors() == []
 
 
+async def test_who_stops_a_daemon_that_is_leaving_its_agents_ends_them_after_all():
+    async with a_daemon(stop='grace = "3s"') as daemon:
+        daemon.place.put("A-1", play("ignore:TERM"))
+        daemon.place.put("A-2", play("child:2"))
+        await daemon.wait_running("A-1")
+        await daemon.wait_running("A-2")
+        await daemon.call("Kill", targets=["A-1"], wait=False)  # takes its grace
+        async with connect(daemon.place.socket) as client:
+            await client.call("Shutdown", keep_agents=True)
+        assert await daemon.stop() == 0
+
+
 async def test_a_frozen_agent_is_still_frozen_after_a_restart():
     async with a_daemon() as daemon:
         daemon.place.put("A-1", play("child:1"))
