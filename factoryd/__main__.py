@@ -120,9 +120,19 @@ def _run(options: argparse.Namespace) -> int:
         logger.error("not started: %s", error)  # noqa: TRY400  the sentence is for a person
         return error.exit_status
     if status == KEEP_AGENTS_STATUS and not os.environ.get("NOTIFY_SOCKET"):
-        # No service manager starts the next daemon: this process becomes it.
-        os.execv(sys.executable, sys.orig_argv)  # noqa: S606  no shell is what is wanted
+        _become_the_next()
     return status
+
+
+def _become_the_next() -> None:
+    """Run this command anew in this process, as no service manager starts the next daemon."""
+    sys.stdout.flush()
+    try:
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606  no shell is what is wanted
+    except OSError as error:
+        logger.error(  # noqa: TRY400  the sentence is for a person
+            "the next daemon cannot be started (%s): agents go on, start factoryd again", error
+        )
 
 
 def _load(options: argparse.Namespace) -> Config:

@@ -71,7 +71,7 @@ def weight(fact: AnyFact) -> Weight:
 
 SENTENCES: dict[type[Fact], str] = {
     DaemonStarted: "started: factoryd {f.version}, pid {f.pid}",
-    DaemonStopped: "stopped, clean: {f.clean}",
+    DaemonStopped: "stopped, clean: {f.clean}, runs left to the next daemon: {f.kept}",
     IssueClaimed: "{f.issue}: claimed: {f.work.title}",
     IssueEscalated: "{f.issue}: escalated{because}",
     IssueLeftReady: "{f.issue}: left ready in its source",
