@@ -86,7 +86,7 @@ class Tree(Protocol):
 
     @property
     def place(self) -> TreePlace:
-        """Return where the tree lives."""
+        """Return where the tree lives, with its leaf's inode where it has a leaf."""
         ...
 
     @property
@@ -165,7 +165,9 @@ class ProcessTrees(Protocol):
         """Take over a tree that an earlier daemon started, in whatever state it is.
 
         A tree that has ended, or never began, is a tree all the same: its exit is known at once
-        (from the status file, or as unknown with the reason) and killing it proves it empty.
+        (from the status file, or as unknown with the reason) and killing it proves it empty. A
+        leaf with another inode than `place.cgroup_inode` is not this run's: it stays as it is, the
+        report says `leaf identity mismatch`, and so does the exit where no status is left.
         """
         ...
 

@@ -117,10 +117,11 @@ class RunStarting(Fact, frozen=True, kw_only=True, tag="run-starting"):
 
 
 class RunStarted(Fact, frozen=True, kw_only=True, tag="run-started"):
-    """The run's root process exists."""
+    """The run's root process exists, and so does its leaf, where there are cgroups."""
 
     run: RunId
     identity: ProcessIdentity
+    cgroup_inode: int | None = None
 
 
 class RunExited(Fact, frozen=True, kw_only=True, tag="run-exited"):

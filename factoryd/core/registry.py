@@ -286,7 +286,9 @@ class Draft:
     ) -> RunRecord:
         match fact:
             case RunStarted():
-                return replace(run, state=AgentState.RUNNING, identity=fact.identity, since=at)
+                place = replace(run.place, cgroup_inode=fact.cgroup_inode)
+                running = AgentState.RUNNING
+                return replace(run, state=running, identity=fact.identity, place=place, since=at)
             case RunExited():
                 return replace(run, state=AgentState.EXITED, exit=fact.exit)
             case RunEmptied():

@@ -153,7 +153,10 @@ class AgentRunner:
             raise tree
         assert tree.identity is not None
         live = self._enter(self._ledger_record(work, run), tree, offset=0)
-        await self._ledger.record(RunStarted(issue=key, run=run, identity=tree.identity))
+        inode = tree.place.cgroup_inode
+        await self._ledger.record(
+            RunStarted(issue=key, run=run, identity=tree.identity, cgroup_inode=inode)
+        )
         return live
 
     def _ledger_record(self, work: Assignment, run: RunId) -> RunRecord:

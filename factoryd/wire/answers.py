@@ -120,6 +120,13 @@ class SkippedView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class SignalledView(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that was signalled, and with what, in order; each signal is named once."""
+
+    pid: int
+    signals: tuple[str, ...]
+
+
 class KilledView(msgspec.Struct, frozen=True, kw_only=True):
     """What ending one run took; `emptied` is proof that nothing of it exists any more."""
 
@@ -127,6 +134,7 @@ class KilledView(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     signals: tuple[str, ...]
     killed: int
+    signalled: tuple[SignalledView, ...]
     skipped: tuple[SkippedView, ...]
     survivors: int
     emptied: bool

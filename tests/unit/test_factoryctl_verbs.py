@@ -185,6 +185,7 @@ async def test_kill_tells_of_every_agent_as_it_is_emptied(daemon, ctl):
             "run": "r1",
             "signals": ["SIGTERM", "SIGKILL"],
             "killed": 3,
+            "signalled": [{"pid": 7, "signals": ["SIGTERM", "SIGKILL"]}],
             "skipped": [{"pid": 1, "reason": "protected"}],
             "survivors": 0,
             "emptied": True,

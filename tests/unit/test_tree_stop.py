@@ -138,5 +138,5 @@ async def test_a_process_that_is_not_who_it_was_gets_no_signal():
         assert process.stdin is not None
         await process.stdin.aclose()
     gone = deliver((stat,), signal.SIGKILL, lambda _: True)
-    assert (gone.reached, gone.skipped) == ((), ())
+    assert (gone.reached, gone.gone, gone.skipped) == ({}, (stat.identity,), ())
     assert identify(stat.pid) is None
