@@ -43,6 +43,9 @@ def main(wanted: list[str]) -> int:
         if not wanted or measurement.__name__ in wanted:
             sys.stderr.write(f"{measurement.__name__} ...\n")
             figures += measurement()
+    print(
+        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; of a busy machine read the ratios"
+    )
     print(f"{'figure':44} {'value':>12} {'compared with':>14} {'ratio':>8}  target")
     for one in figures:
         compared = "-" if one.baseline is None else f"{one.baseline:.2f}"
