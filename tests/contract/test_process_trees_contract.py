@@ -14,7 +14,6 @@ import pytest
 import trio
 from msgspec import structs
 
-from factoryd.adapters.cgroup import Leaf
 from factoryd.adapters.launch import launch
 from factoryd.adapters.pidfd import PidFd, Verdict, identify, open_verified, verify, wait_ended
 from factoryd.adapters.proc import list_pids, read_argv, read_stat
@@ -522,30 +521,6 @@ async def test_a_command_is_protected_by_its_exact_name(lab):
     assert_emptied(await stop(tree, policy=near), tree)
 
 
-@with_processes
-async def test_a_recycled_pid_is_never_signalled(lab):
-    bystander = await trio.lowlevel.open_process(["/bin/sleep", "600"])
-    try:
-        real = identify(bystander.pid)
-        assert real is not None
-        recycled = ProcessIdentity(
-            pid=real.pid, start_ticks=real.start_ticks - 1, boot_id=real.boot_id
-        )
-        other_boot = ProcessIdentity(
-            pid=real.pid, start_ticks=real.start_ticks, boot_id="another boot"
-        )
-        for identity in (recycled, other_boot):
-            tree = await lab.trees.adopt(lab.place(), identity)
-            assert (await tree.wait_exit()).status is None
-            report = await stop(tree)
-            assert (report.signals, report.killed) == ((), 0)
-            assert_emptied(report, tree)
-        assert bystander.returncode is None
-    finally:
-        bystander.kill()
-        await bystander.wait()
-
-
 # ---------------------------------------------------------------- adopting
 
 
@@ -855,21 +830,6 @@ async def test_groups_made_by_an_agent_go_with_it(lab):
     report = await tree.kill(POLICY)
     assert report.killed == 4
     assert_emptied(report, tree)
-
-
-@in_cgroups
-async def test_a_process_list_that_cannot_be_read_is_an_error_and_not_nobody(lab, monkeypatch):
-    def refuse(_: Leaf) -> list[int]:
-        raise PermissionError(13, "Permission denied")
-
-    tree = await lab.start("say:ready", "sleep")
-    with monkeypatch.context() as patch:
-        patch.setattr(Leaf, "list_pids", refuse)
-        report = await stop(tree, grace_s=0.05)
-    assert (report.emptied, report.survivors, report.signals) == (False, 1, ())
-    [skip] = report.skipped
-    assert skip.reason == "the processes of the tree cannot be listed: Permission denied"
-    assert_emptied(await tree.kill(POLICY), tree)
 
 
 @in_cgroups

@@ -2,6 +2,7 @@
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from msgspec.structs import replace
 
 from factoryd.core.errors import IllegalFact
 from factoryd.core.events import (
@@ -297,6 +298,15 @@ def test_a_run_is_live_until_it_is_emptied_or_handed_off(last, state):
     fold(registry, last)
     assert known(registry).runs[AGENT].state is state
     assert not known(registry).runs[AGENT].live
+
+
+def test_a_started_run_and_its_handoff_know_the_inode_of_its_leaf():
+    started = replace(run_started(), cgroup_inode=7)
+    registry = running(run_starting(), started)
+    assert known(registry).runs[AGENT].place == replace(run_starting().place, cgroup_inode=7)
+    fold(registry, handoff_made())
+    (owed,) = registry.handoffs.values()
+    assert owed.place.cgroup_inode == 7
 
 
 def test_counters_count_and_usage_adds_up():
