@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from factoryd.wire.heartbeat import Heartbeat, parse_heartbeat
+from factoryd.wire.heartbeat import Heartbeat, doubt, parse_heartbeat
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -38,14 +38,14 @@ def judge(socket: str) -> Verdict | None:
         return _gone(f"{heartbeat} cannot be read ({error.strerror})")
     except ValueError as error:
         return _gone(f"{heartbeat} is no heartbeat ({error})")
-    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - beat.boottime
-    if beat.boot_id != _BOOT_ID.read_text().strip():
-        return _gone("its heartbeat is from before the machine started")
-    if age_s < 0:
-        return _gone("its heartbeat is from the future")
-    if _start_ticks(beat.pid) != beat.start_ticks:
-        return _gone(f"its process {beat.pid} has ended")
-    return _alive(beat, age_s)
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    wrong = doubt(
+        beat,
+        boot_id=_BOOT_ID.read_text().strip(),
+        boottime=now,
+        start_ticks=_start_ticks(beat.pid),
+    )
+    return _gone(wrong) if wrong is not None else _alive(beat, now - beat.boottime)
 
 
 def _alive(beat: Heartbeat, age_s: float) -> Verdict:

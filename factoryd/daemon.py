@@ -32,7 +32,7 @@ from factoryd.adapters.systemd import SystemdNotifier
 from factoryd.adapters.workspace import LocalWorkspaces
 from factoryd.core.config import Config
 from factoryd.core.errors import BadUsage, LedgerUnavailable, SourceFailed
-from factoryd.core.events import DaemonStarted, DaemonStopped
+from factoryd.core.events import ConfigurationLoaded, DaemonStarted, DaemonStopped
 from factoryd.core.model import Data, IssueState
 from factoryd.core.registry import Registry
 from factoryd.flow.agent_runner import AgentRunner
@@ -47,6 +47,7 @@ from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.slots import Slots
 from factoryd.flow.source_follower import SourceFollower
+from factoryd.flow.stopping import stop_policy
 from factoryd.flow.views import Birth, Overview
 from factoryd.ports import ProcessTrees
 
@@ -242,7 +243,11 @@ class Daemon:
             await self._ledger.record(
                 DaemonStarted(
                     pid=self._identity.pid, version=__version__, boot_id=self._identity.boot_id
-                )
+                ),
+                ConfigurationLoaded(
+                    stop=stop_policy(self._plan.config.stop, self._plan.config.protect),
+                    grace_s=self._plan.config.stop.grace,
+                ),
             )
             await self._reaper.empty_strays()
             await self._prepare_sources()

@@ -17,6 +17,7 @@ from factoryd.core.events import (
     AttemptEnded,
     AttemptResult,
     AttemptStarted,
+    ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
     Entry,
@@ -47,6 +48,7 @@ from factoryd.core.records import (
     IssueRecord,
     RunRecord,
     Snapshot,
+    StopRule,
     same_issue,
 )
 
@@ -58,6 +60,8 @@ class Registry:
         self.issues: dict[str, IssueRecord] = {}
         self.handoffs: dict[str, HandoffRecord] = {}
         self.counters = Counters()
+        self.stop_rule: StopRule | None = None
+        """How the daemon that opened the ledger last stops trees; None before the first said."""
         self.seq = 0
 
     @classmethod
@@ -69,6 +73,7 @@ class Registry:
             registry.issues = stored.issues
             registry.handoffs = stored.handoffs
             registry.counters = stored.counters
+            registry.stop_rule = stored.stop_rule
             registry.seq = stored.seq
         for recorded in facts:
             draft = Draft(registry)
@@ -84,6 +89,7 @@ class Registry:
                 issues=self.issues,
                 handoffs=self.handoffs,
                 counters=self.counters,
+                stop_rule=self.stop_rule,
             )
         )
 
@@ -100,6 +106,7 @@ class Registry:
             else:
                 self.handoffs[run] = handoff
         self.counters = draft.counters
+        self.stop_rule = draft.stop_rule
         self.seq = seq
 
     def forget(self, key: str) -> None:
@@ -115,6 +122,7 @@ class Draft:
         handoffs: dict[str, HandoffRecord | None] = dict(base.handoffs)
         self.handoffs: ChainMap[str, HandoffRecord | None] = ChainMap({}, handoffs)
         self.counters = base.counters
+        self.stop_rule = base.stop_rule
 
     def fork(self) -> "Draft":
         """Return a draft over this one, which is worth keeping only if all its facts are legal."""
@@ -130,6 +138,9 @@ class Draft:
         """
         match fact:
             case DaemonStarted() | DaemonStopped():
+                return Entry(at=at, fact=fact)
+            case ConfigurationLoaded():
+                self.stop_rule = StopRule(policy=fact.stop, grace_s=fact.grace_s)
                 return Entry(at=at, fact=fact)
             case IssueClaimed() | IssueEscalated():
                 return self._open(fact, at)
