@@ -179,6 +179,13 @@ class StopReport(Data, frozen=True, kw_only=True):
     took_s: float = 0.0
 
 
+class StopPreview(Data, frozen=True, kw_only=True):
+    """Whom stopping a tree would signal now, and whom it would leave alone."""
+
+    pids: tuple[int, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
 class Usage(Data, frozen=True, kw_only=True):
     """What a tree uses now. Unknown is None, never a guess."""
 

@@ -17,6 +17,7 @@ from factoryd.core.events import HandoffMade, Recorded, RunEmptied
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from factoryd.core.model import RunId, TreePlace
 from factoryd.core.records import same_issue
+from factoryd.flow.recovery import Reaper
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.varlink import (
@@ -47,6 +48,7 @@ from factoryd.wire.messages import (
     KillCall,
     LogsCall,
     Nothing,
+    ReapCall,
     ShutdownCall,
     StatusCall,
     SubmitCall,
@@ -86,6 +88,7 @@ class Methods:
         scheduler: Scheduler,
         overview: Overview,
         shut_down: Callable[[str], None],
+        reaper: Reaper,
     ) -> None:
         self._ledger = shop.ledger
         self._sources = shop.sources
@@ -94,6 +97,7 @@ class Methods:
         self._scheduler = scheduler
         self._overview = overview
         self._shut_down = shut_down
+        self._reaper = reaper
 
     async def answer(self, interface: str, name: str, call: Call, say: Say) -> None:
         """Answer a call, once or more; raises `WireError` or a `FactoryError` for a refusal."""
@@ -124,6 +128,8 @@ class Methods:
                 await self._logs(parameters, say)
             case EventsCall():
                 await self._events(parameters, say)
+            case ReapCall():
+                await say(await self._reaper.reap(dry_run=parameters.dry_run))
             case ShutdownCall():
                 await self._shutdown(parameters, say)
             case _:

@@ -1,7 +1,7 @@
 """The daemon's own heartbeat: it beats for the world only while every part makes progress."""
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import trio
@@ -36,12 +36,19 @@ class Pulse:
         self._busy = dict[object, float]()
 
     @contextmanager
-    def busy(self) -> Generator[None]:
-        """Mark a piece of work; it must end within the maximum silence."""
+    def busy(self, more_s: float = 0.0) -> Generator[Callable[[], None]]:
+        """Mark a piece of work; it must end within the maximum silence and `more_s` seconds.
+
+        Yields what to call when a part of it is done: that much time is there for the next part.
+        """
         token = object()
-        self._busy[token] = trio.current_time()
+
+        def go_on() -> None:
+            self._busy[token] = trio.current_time() + more_s
+
+        go_on()
         try:
-            yield
+            yield go_on
         finally:
             del self._busy[token]
 
@@ -50,7 +57,7 @@ class Pulse:
         since = min(self._busy.values(), default=trio.current_time())
         return PulseReading(
             name=self._name,
-            silent_s=trio.current_time() - since,
+            silent_s=max(0.0, trio.current_time() - since),
             max_silence_s=self._max_silence_s,
         )
 
