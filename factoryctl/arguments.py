@@ -97,6 +97,10 @@ def _events(parser: ArgumentParser) -> None:
     parser.add_argument("--issue", metavar="KEY", help="only those of one issue")
 
 
+def _reap(parser: ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+
+
 def _nothing(parser: ArgumentParser) -> None:
     """Add nothing: the verb takes no arguments."""
 
@@ -108,6 +112,7 @@ VERBS: dict[str, tuple[Callable[[ArgumentParser], None], list[str], str]] = {
     "logs": (_logs, [], "show an agent's output"),
     "events": (_events, [], "show what happened"),
     "health": (_nothing, ["loop-status"], "say whether the daemon makes progress"),
+    "reap-orphans": (_reap, [], "end agents that nobody looks after, with or without a daemon"),
     "shutdown": (_nothing, ["kill-loop"], "stop the daemon and every agent"),
 }
 """The verbs: the function that adds a verb's arguments, its other names, and what it does."""

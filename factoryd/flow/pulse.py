@@ -85,6 +85,7 @@ class Pulses:
         self._late: frozenset[str] = frozenset()
         self._beating = trio.CancelScope()
         self._one_write = trio.Lock()
+        self._own_thread = trio.CapacityLimiter(1)
         self.state = "starting"
 
     def declare(self, name: str, max_silence_s: float) -> Pulse:
@@ -125,7 +126,7 @@ class Pulses:
         self._beating.cancel(reason="the daemon has stopped")
         try:
             async with self._one_write:
-                await trio.to_thread.run_sync(self._file.remove)
+                await trio.to_thread.run_sync(self._file.remove, limiter=self._own_thread)
         except OSError as error:
             logger.warning("the heartbeat file cannot be removed: %s", error)
 
@@ -152,7 +153,7 @@ class Pulses:
         )
         try:
             async with self._one_write:
-                await trio.to_thread.run_sync(self._file.write, beat)
+                await trio.to_thread.run_sync(self._file.write, beat, limiter=self._own_thread)
         except OSError as error:
             logger.warning("the heartbeat file cannot be written: %s", error)
         self._beat_at = trio.current_time()

@@ -11,6 +11,6 @@ def describe_reaping(reply: ReapReply, *, dry_run: bool) -> list[str]:
         for one in reply.reaped
     ]
     for one in reply.skipped:
-        pid = f"pid {one.pid}, " if one.pid is not None else ""
-        lines.append(f"{one.agent or '(no agent)'}  left alone: {pid}{one.reason}")
+        pid = f"pid {one.pid}: " if one.pid is not None else ""
+        lines.append(f"{one.agent or '(no agent)'}  skipped: {pid}{one.reason}")
     return lines or ["there was nothing to reap"]
