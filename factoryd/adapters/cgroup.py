@@ -129,6 +129,22 @@ def choose_root(own: Path, name: str, *, alone: bool) -> Path:
     return beside
 
 
+def find_roots(name: str) -> list[Path]:
+    """Return the roots of a daemon's own, wherever on this machine it was started.
+
+    They are named for it. A service's cgroup is not, and is known only from what lives in it.
+    """
+    mount = _mount()
+    if mount is None:
+        return []
+    own, found = f"factoryd-{name}", list[Path]()
+    for directory, below, _ in os.walk(mount.point):
+        if own in below:
+            found.append(Path(directory, own))
+        below[:] = [each for each in below if not each.startswith("factoryd-")]
+    return found
+
+
 def leaf_path(root: Path, issue: str, run: str) -> Path:
     """Return where a run's leaf is; any key gives one name that no interface file has."""
     return root / "agents" / quote(issue, safe="").replace(".", "%2E") / run

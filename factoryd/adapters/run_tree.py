@@ -17,6 +17,7 @@ from factoryd.core.model import (
     Signalled,
     Skipped,
     StopPolicy,
+    StopPreview,
     StopReport,
     TreePlace,
     Usage,
@@ -328,6 +329,12 @@ class RunTree:
 
     def _skip(self, skipped: tuple[Skipped, ...]) -> None:
         self._skipped.update({skip.pid: skip.reason for skip in skipped})
+
+    def preview(self, policy: StopPolicy) -> StopPreview:
+        """Return whom a stop would reach now, and whom not; raises `OSError` if nobody can tell."""
+        plan = self._make_plan(policy)
+        pids = tuple(stat.pid for stat in plan.targets)
+        return StopPreview(pids=pids, skipped=plan.skipped)
 
     def usage(self) -> Usage:
         """Return what the tree uses now, or used in all. Blocks for reads of /proc and the log."""

@@ -211,24 +211,7 @@ class SubreaperTrees:
 
         A process with neither the shim's command line nor its environment cannot be placed.
         """
-        strays: dict[RunId, TreePlace] = {}
-        everyone = Sweeper(self._sweeper.name)
-        everyone.reach_back(0)
-        for pid, seen in everyone.sweep().seen.items():
-            if seen.mark is None:
-                continue
-            options = parse_shim(read_argv(pid)) or {}
-            run = RunId(options.get("--run") or read_run(pid) or "")
-            ours = seen.mark == mark_of(self._sweeper.name, run) and run not in known
-            if ours and (options or run not in strays):
-                status = options.get("--status")
-                strays[run] = TreePlace(
-                    run=run,
-                    issue=read_env(pid, "FACTORY_ISSUE") or "",
-                    agent=options.get("--agent-name", ""),
-                    directory=str(Path(status).parent) if status else "",
-                )
-        return list(strays.values())
+        return list_marked(self._sweeper.name, known)
 
     def owns(self, pid: int) -> bool | None:
         """Say whether a process is in any agent's tree, whichever daemon's; None when it is gone."""
@@ -243,6 +226,28 @@ class SubreaperTrees:
 
     def close(self) -> None:
         """Remove nothing: nothing was made to hold trees."""
+
+
+def list_marked(name: str, known: frozenset[RunId]) -> Sequence[TreePlace]:
+    """Return the marked runs of a daemon that are not known; see `SubreaperTrees.list_strays`."""
+    strays: dict[RunId, TreePlace] = {}
+    everyone = Sweeper(name)
+    everyone.reach_back(0)
+    for pid, seen in everyone.sweep().seen.items():
+        if seen.mark is None:
+            continue
+        options = parse_shim(read_argv(pid)) or {}
+        run = RunId(options.get("--run") or read_run(pid) or "")
+        ours = seen.mark == mark_of(name, run) and run not in known
+        if ours and (options or run not in strays):
+            status = options.get("--status")
+            strays[run] = TreePlace(
+                run=run,
+                issue=read_env(pid, "FACTORY_ISSUE") or "",
+                agent=options.get("--agent-name", ""),
+                directory=str(Path(status).parent) if status else "",
+            )
+    return list(strays.values())
 
 
 async def adopt(sweeper: Sweeper, place: TreePlace, identity: ProcessIdentity | None) -> Tree:

@@ -164,6 +164,20 @@ class HeartbeatConfig(Data, frozen=True, kw_only=True):
     ] = 60.0
 
 
+class ReaperConfig(Data, frozen=True, kw_only=True):
+    """[reaper]: what empties process trees that nobody owns."""
+
+    interval: Annotated[
+        Seconds,
+        Meta(
+            ge=0.05,
+            le=DAY,
+            description="How often it looks for them, and the longest it waits before it tries "
+            "again to empty one that it could not.",
+        ),
+    ] = 60.0
+
+
 class OutputConfig(Data, frozen=True, kw_only=True):
     """[output]: what agents print."""
 
@@ -361,6 +375,7 @@ class Config(Data, frozen=True, kw_only=True):
     safety: SafetyConfig = SafetyConfig()
     protect: ProtectConfig = ProtectConfig()
     heartbeat: HeartbeatConfig = HeartbeatConfig()
+    reaper: ReaperConfig = ReaperConfig()
     output: OutputConfig = OutputConfig()
     access: AccessConfig = AccessConfig()
     history: HistoryConfig = HistoryConfig()

@@ -236,6 +236,13 @@ class OutOfMemory(Data, frozen=True, kw_only=True):
     untold: str | None = None
 
 
+class StopPreview(Data, frozen=True, kw_only=True):
+    """Whom stopping a tree would signal now, and whom it would leave alone."""
+
+    pids: tuple[int, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
 class Usage(Data, frozen=True, kw_only=True):
     """What a tree uses now; of one proven empty also what it used in all, as the kernel tells it.
 

@@ -207,6 +207,35 @@ class FrostReply(msgspec.Struct, frozen=True, kw_only=True):
     late: int
 
 
+class ReapedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A tree that is proven empty now, and the processes of it that were found."""
+
+    agent: str
+    issue: str
+    run: str
+    pids: tuple[int, ...]
+
+
+class LeftView(msgspec.Struct, frozen=True, kw_only=True):
+    """What was left alone, and why; `pid` is null where no process is meant."""
+
+    agent: str
+    pid: int | None
+    reason: str
+
+
+class ReapReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What the reaper did, or would do; `daemon` is `alive`, `hung` or `dead` as it was found.
+
+    `survivors` counts the processes that may be left, one at least for each tree not proven empty.
+    """
+
+    daemon: str
+    reaped: tuple[ReapedView, ...] = ()
+    skipped: tuple[LeftView, ...] = ()
+    survivors: int = 0
+
+
 class ShutdownReply(msgspec.Struct, frozen=True, kw_only=True):
     """The process that is stopping now."""
 

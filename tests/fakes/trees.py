@@ -17,6 +17,7 @@ from factoryd.core.model import (
     Signalled,
     Skipped,
     StopPolicy,
+    StopPreview,
     StopReport,
     TreePlace,
     Usage,
@@ -192,6 +193,14 @@ class FakeTree:
             emptied=not life.program.survivors,
             took_s=trio.current_time() - began,
         )
+
+    def preview(self, policy: StopPolicy) -> StopPreview:
+        if self._life is None or self._life.left == 0:
+            return StopPreview()
+        pid = self._life.identity.pid
+        if pid in policy.protected_pids:
+            return StopPreview(skipped=(Skipped(pid=pid, reason="protected"),))
+        return StopPreview(pids=(pid,))
 
     def usage(self) -> Usage:
         if self._life is None:
