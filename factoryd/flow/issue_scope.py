@@ -59,9 +59,17 @@ class IssueScope:
         return self._shop.config.dispatch.max_attempts
 
     async def kill(self, reason: str, grace_s: float | None) -> None:
-        """End the issue as cancelled; returns once that is recorded, before it is done."""
+        """End the issue as cancelled; returns once that is recorded, before it is done.
+
+        One that ends by itself at the same moment has ended.
+        """
         if self.record.state is not IssueState.STOPPING:
-            await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
+            try:
+                await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
+            except IllegalFact:
+                if self.record.state not in TERMINAL:
+                    raise
+                return
             self.stopping.grace_s = self.stopping.grace_s if grace_s is None else grace_s
         elif grace_s is not None:
             self.stopping.shorten(grace_s)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import msgspec
+import trio
 
 from factoryd.core.events import Recorded, encode_fact, kind_of, run_of
 from factoryd.core.model import AgentState, Containment, Data, Issue, IssueState, StopReport
@@ -129,6 +130,7 @@ class Overview:
                 )
                 for one in self._pulses.readings()
             ),
+            tasks=trio.lowlevel.current_statistics().tasks_living,
         )
 
     def degraded(self) -> tuple[str, ...]:
