@@ -139,7 +139,7 @@ finds them.
 WIRE_INTRO = """\
 # The control socket
 
-<!-- Written by docs/generate.py from the code; change factoryd/wire/messages.py instead. -->
+<!-- Written by docs/generate.py from the code; change factoryd/wire instead. -->
 
 `control.sock` in the runtime directory is a Unix stream socket that speaks
 [Varlink](https://varlink.org): each message is one JSON object, ended by a NUL byte. Any Varlink

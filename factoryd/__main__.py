@@ -6,15 +6,18 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+import msgspec
 import trio
 
 from factoryd import __version__
 from factoryd.adapters.config_file import find_config, load_config, render_toml
 from factoryd.adapters.directories import Directories, find_directories
 from factoryd.adapters.journald import connect_journal, set_up_logging
+from factoryd.core.checkup import InForce, write_lines
 from factoryd.core.config import Config
-from factoryd.core.errors import FactoryError
+from factoryd.core.errors import KEEP_AGENTS_STATUS, FactoryError
 from factoryd.daemon import Plan, dry_run, serve
+from factoryd.doctor import examine
 
 logger = logging.getLogger("factoryd")
 
@@ -46,6 +49,17 @@ def _parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check-config", help="print the effective configuration as TOML")
     check.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS)
     check.set_defaults(verb=_check_config)
+    doctor = verbs.add_parser("doctor", help="look at everything that a daemon depends on")
+    for option, metavar in (("config", "FILE"), ("state-dir", "DIR"), ("runtime-dir", "DIR")):
+        doctor.add_argument(f"--{option}", metavar=metavar, default=argparse.SUPPRESS)
+    doctor.add_argument("--json", action="store_true", help="answer in JSON, for programs")
+    doctor.add_argument(
+        "--in-force",
+        metavar="CONTAINMENT[:CONTROLLER,...]",
+        default="",
+        help="what a running daemon uses, as `factoryctl doctor` has asked it",
+    )
+    doctor.set_defaults(verb=_doctor)
     return parser
 
 
@@ -80,6 +94,14 @@ def _check_config(options: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    in_force = InForce.parse(options.in_force)
+    checkup = examine(options.config, options.state_dir, options.runtime_dir, os.environ, in_force)
+    lines = [msgspec.json.encode(checkup).decode()] if options.json else write_lines(checkup)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 1 if checkup.failed else 0
+
+
 def _run(options: argparse.Namespace) -> int:
     plan = Plan(
         config=_load(options),
@@ -93,10 +115,14 @@ def _run(options: argparse.Namespace) -> int:
     journal = connect_journal(os.environ)
     set_up_logging(journal)
     try:
-        return trio.run(serve, plan, journal)
+        status = trio.run(serve, plan, journal)
     except FactoryError as error:
         logger.error("not started: %s", error)  # noqa: TRY400  the sentence is for a person
         return error.exit_status
+    if status == KEEP_AGENTS_STATUS and not os.environ.get("NOTIFY_SOCKET"):
+        # No service manager starts the next daemon: this process becomes it.
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606  no shell is what is wanted
+    return status
 
 
 def _load(options: argparse.Namespace) -> Config:

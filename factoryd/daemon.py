@@ -31,7 +31,13 @@ from factoryd.adapters.sqlite_store import SqliteStore
 from factoryd.adapters.systemd import SystemdNotifier
 from factoryd.adapters.workspace import LocalWorkspaces
 from factoryd.core.config import Config
-from factoryd.core.errors import BadUsage, LedgerUnavailable, SourceFailed
+from factoryd.core.errors import (
+    KEEP_AGENTS_STATUS,
+    BadUsage,
+    FactoryError,
+    LedgerUnavailable,
+    SourceFailed,
+)
 from factoryd.core.events import DaemonStarted, DaemonStopped
 from factoryd.core.model import Data, IssueState
 from factoryd.core.registry import Registry
@@ -76,7 +82,7 @@ async def serve(plan: Plan, journal: Journal | None) -> int:
     """Run a daemon until it is told to stop or has nothing left to do; return its exit status.
 
     When this returns, no agent runs any more, or a handoff says which and why (and the status is
-    1). Raises a `FactoryError` when the daemon cannot start.
+    1), or agents were left running for the next daemon (and it is `KEEP_AGENTS_STATUS`). Raises a `FactoryError` when the daemon cannot start.
     """
     with ExitStack() as held:
         make_directories(plan.directories)
@@ -164,6 +170,7 @@ class Daemon:
         self._notifier = SystemdNotifier()
         self._work = trio.CancelScope()
         self._stop_asked = trio.Event()
+        self._keep_agents = False
         self._pulses = Pulses(
             config=config.heartbeat,
             identity=identity,
@@ -213,6 +220,7 @@ class Daemon:
             started_at=self._started_at,
             adopted_runs=sum(len(issue.live_runs) for issue in running),
             containment=trees.containment,
+            controllers=tuple(sorted(trees.controllers)),
         )
         self._overview = Overview(birth, shop, self._scheduler, self._pulses)
         self._control = ControlServer(
@@ -223,14 +231,25 @@ class Daemon:
             pulse=self._pulse("control"),
         )
 
-    def stop(self, reason: str) -> None:
-        """Begin to stop; asked again, skip what is left of the grace."""
-        if self._stop_asked.is_set():
+    def stop(self, reason: str, *, keep_agents: bool = False) -> None:
+        """Begin to stop; asked again, skip what is left of the grace.
+
+        With `keep_agents` leave the agents to the next daemon, unless asked again without. Raises
+        `FactoryError` when that is asked for too late.
+        """
+        kept, stopping = self._keep_agents, self._stop_asked.is_set()
+        if keep_agents and stopping:
+            raise FactoryError("factoryd is stopping already: wait until it has, then start it")
+        self._keep_agents = keep_agents
+        self._scheduler.keep_agents(keep=keep_agents)
+        if not stopping:
+            logger.info("stopping%s: %s", ", agents go on" if keep_agents else "", reason)
+            self._stop_asked.set()
+        elif not kept:
             logger.warning("stopping at once: %s", reason)
             self._scheduler.hurry()
         else:
-            logger.info("stopping: %s", reason)
-            self._stop_asked.set()
+            logger.warning("stopping, agents and all: %s", reason)
 
     async def run(self, listener: trio.SocketListener) -> int:
         """Recover, serve, and stop; return the exit status."""
@@ -271,15 +290,21 @@ class Daemon:
                 logger.warning("source %s is not ready: %s", source.name, error)
 
     async def _close(self) -> int:
-        clean: bool | None = None
+        keep, clean = self._keep_agents, None
         try:
-            await self._scheduler.empty_leftovers()
+            if not keep:
+                await self._scheduler.empty_leftovers()
             clean = not self._ledger.registry.handoffs
-            await self._ledger.record(DaemonStopped(clean=clean))
+            await self._ledger.record(DaemonStopped(clean=clean, kept=self._count_kept()))
             await self._ledger.snapshot()
         except* LedgerUnavailable:
             logger.error("the last facts could not be written: %s", self._ledger.trouble)  # noqa: TRY400
             clean = None
+        if keep and not self._keep_agents:
+            return await self._close()  # meanwhile somebody wants them to end after all
+        if keep:
+            await self._pulses.end()
+            return KEEP_AGENTS_STATUS
         if clean is None:
             return 1
         if not clean:
@@ -287,6 +312,9 @@ class Daemon:
             return 1
         await self._pulses.end()
         return 1 if self._drained() and self._left_for_people() else 0
+
+    def _count_kept(self) -> int:
+        return sum(len(one.live_runs) for one in self._ledger.registry.issues.values())
 
     def _drained(self) -> bool:
         return self._plan.drain_after is not None and not self._stop_asked.is_set()

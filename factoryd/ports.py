@@ -98,6 +98,18 @@ class Tree(Protocol):
         """Return how the root ended, as soon as it has; others of the tree may still run."""
         ...
 
+    async def freeze(self) -> None:
+        """Stop every process of the tree where it is, until `thaw`; what it starts meanwhile cannot run either.
+
+        Returns once all of it stands still, and goes on returning so after a restart of the daemon
+        until `thaw`. One that the kernel does not let stop is waited for, which cancelling ends.
+        """
+        ...
+
+    async def thaw(self) -> None:
+        """Let the processes go on."""
+        ...
+
     async def terminate(self, policy: StopPolicy) -> None:
         """Send the stop signal once to every process that may be signalled, return when empty.
 
@@ -114,7 +126,10 @@ class Tree(Protocol):
         ...
 
     def usage(self) -> Usage:
-        """Return what the tree uses now. Blocks for reads of /proc; call it in a thread."""
+        """Return what the tree uses now, or used in all once it is proven empty.
+
+        Blocks for reads of /proc and the kernel's log; call it in a thread.
+        """
         ...
 
     def close(self) -> None:
@@ -128,6 +143,11 @@ class ProcessTrees(Protocol):
     @property
     def containment(self) -> Containment:
         """Return the containment in force."""
+        ...
+
+    @property
+    def controllers(self) -> frozenset[str]:
+        """Return which of memory, pids and cpu the kernel limits and counts for whole trees."""
         ...
 
     def place(self, issue: str, agent: str, run: RunId, directory: str) -> TreePlace:

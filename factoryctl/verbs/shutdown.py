@@ -8,7 +8,8 @@ from factoryctl.errors import Unproven
 from factoryctl.offline import judge
 from factoryctl.output import answer, say
 from factoryctl.typed import TICK_S, call, check_alive
-from factoryd.wire.messages import ShutdownCall, ShutdownReply
+from factoryd.wire.answers import ShutdownReply
+from factoryd.wire.messages import ShutdownCall
 
 _PROGRESS_TICKS = 5
 

@@ -5,9 +5,10 @@ import signal
 from typing import Protocol
 
 import trio
+from msgspec.structs import replace
 
-from factoryd.adapters.launch import Process, read_status
-from factoryd.adapters.pidfd import verify, wait_ended
+from factoryd.adapters.launch import Process, read_end, read_status
+from factoryd.adapters.pidfd import reap, verify, wait_ended
 from factoryd.adapters.proc import Stat, boot_id, read_stats
 from factoryd.adapters.tree_stop import Delivered, Plan, deliver, plan_stop, protection
 from factoryd.core.model import (
@@ -18,6 +19,7 @@ from factoryd.core.model import (
     StopReport,
     TreePlace,
     Usage,
+    Victim,
 )
 
 PROOF_BOUND_S = 5.0
@@ -40,8 +42,12 @@ class Group(Protocol):
         """Say again, right before a signal, whether the process is in it."""
         ...
 
+    async def freeze(self) -> None:
+        """Stop every process in it; return once all stand still."""
+        ...
+
     def thaw(self) -> None:
-        """Let its processes act on signals."""
+        """Let its processes go on, and so act on signals; nothing to do where nothing is frozen."""
         ...
 
     def kill(self) -> bool:
@@ -52,8 +58,12 @@ class Group(Protocol):
         """Return once nothing is alive in it."""
         ...
 
-    def remove(self) -> float | None:
-        """Give it up and return the CPU seconds it used; `OSError` when something lives in it."""
+    def remove(self) -> Usage:
+        """Give it up and return what it used in all; `OSError` when something lives in it."""
+        ...
+
+    def find_victims(self) -> tuple[Victim, ...]:
+        """Return whom the kernel killed in it, as its log says; `OSError` when that is hidden."""
         ...
 
     def measure(self) -> Usage:
@@ -106,6 +116,8 @@ class RunTree:
         await wait_ended(self._identity)
         if self._process is not None:
             self._process.poll()
+        else:  # a child all the same, where this process was the daemon before
+            reap(self._identity)
 
     def _guess_exit(self) -> Exit:
         """Return what is known without a status file."""
@@ -117,6 +129,14 @@ class RunTree:
         if self._identity.boot_id != boot_id():
             return Exit(status=None, reason="lost in reboot")
         return Exit(status=None, reason="its first process ended without leaving a status")
+
+    async def freeze(self) -> None:
+        """Stop every process of the tree where it is; return once all of them stand still."""
+        await self._group.freeze()
+
+    async def thaw(self) -> None:
+        """Let the processes go on."""
+        await trio.to_thread.run_sync(self._group.thaw, limiter=LOOKING)
 
     async def terminate(self, policy: StopPolicy) -> None:
         """Send the stop signal once to all that may be signalled; return when the tree is empty."""
@@ -174,12 +194,12 @@ class RunTree:
 
     def _try_remove(self) -> bool:
         try:
-            cpu_s = self._group.remove()
+            spent = self._group.remove()
         except OSError as error:
             self._skipped[0] = f"the leaf cannot be removed: {error.strerror}"
             return False
         self._skipped.pop(0, None)
-        self._last_usage = self._last_usage or Usage(processes=0, cpu_s=cpu_s, memory_bytes=0)
+        self._last_usage = self._last_usage or replace(spent, ended_at=read_end(self._place))
         return True
 
     def _list_ended(self) -> list[ProcessIdentity]:
@@ -254,12 +274,24 @@ class RunTree:
         self._skipped.update({skip.pid: skip.reason for skip in skipped})
 
     def usage(self) -> Usage:
-        """Return what the tree uses now, or used last. Blocks for reads of /proc."""
+        """Return what the tree uses now, or used in all. Blocks for reads of /proc and the log."""
         if self._last_usage is not None:
+            self._last_usage = self._look_for_victims(self._last_usage)
             return self._last_usage
         with contextlib.suppress(OSError):
             return self._group.measure()
         return Usage()
+
+    def _look_for_victims(self, usage: Usage) -> Usage:
+        lack = usage.out_of_memory
+        if lack is None or lack.victims or lack.untold:
+            return usage
+        try:
+            victims, untold = self._group.find_victims(), "the kernel log does not name it"
+        except OSError as error:
+            victims, untold = (), f"the kernel log cannot be read: {error.strerror}"
+        lack = replace(lack, victims=victims, untold=None if victims else untold)
+        return replace(usage, out_of_memory=lack)
 
     def close(self) -> None:
         """Release nothing: descriptors are held only while something is waited for."""

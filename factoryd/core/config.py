@@ -320,9 +320,30 @@ class AgentConfig(Data, frozen=True, kw_only=True):
         Bytes | None,
         Meta(
             description="Memory the agent's tree may use, where the memory controller is "
-            'delegated; "": no limit.'
+            "delegated; elsewhere the private memory that each of its processes may map "
+            '(RLIMIT_DATA); "": no limit.'
         ),
     ] = None
+    pids_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 22,
+            description="Processes and threads the agent's tree may have at once, its shim "
+            "counted, where the pids controller is delegated; elsewhere how many more its user may "
+            "have than at its start (RLIMIT_NPROC), which does not bind root; 0: no limit.",
+        ),
+    ] = 0
+    cpu_weight: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Share of CPU time under contention, where the cpu controller is "
+            "delegated: everyone else has 100. Elsewhere a weight below 100 is a nice level of up "
+            "to 19, and one above does nothing; 0: not set.",
+        ),
+    ] = 0
 
 
 class Config(Data, frozen=True, kw_only=True):

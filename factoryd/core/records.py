@@ -60,6 +60,9 @@ class IssueRecord(Data, frozen=True, kw_only=True):
     stage: int = 0
     not_before: float | None = None
     reason: str | None = None
+    frozen: bool = False
+    """Nothing of it starts or goes on until it is thawed; an ended issue is not frozen."""
+    frozen_reason: str | None = None
     left_ready: bool = False
     written: bool = False
     runs: dict[str, RunRecord] = msgspec.field(default_factory=dict[str, RunRecord])

@@ -26,10 +26,12 @@ from factoryd.core.events import (
     IssueClaimed,
     IssueDone,
     IssueEscalated,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
     IssueStopping,
+    IssueThawed,
     OutcomeWritten,
     Recorded,
     RunEmptied,
@@ -196,17 +198,25 @@ class Draft:
                 return replace(record, round=fact.round, stage=fact.stage)
             case OutcomeWritten():
                 return replace(record, written=True)
+            case IssueFrozen() | IssueThawed():
+                return _freeze_or_thaw(record, fact)
             case IssueStopping():
-                return replace(record, reason=fact.reason, not_before=None)
+                thawed = _thawed(record)
+                return replace(thawed, reason=fact.reason, not_before=None)
             case IssueDone() | IssueParked() | IssueCancelled():
-                if record.live_runs or record.attempt_open:
-                    raise IllegalFact(f"{fact.issue}: its attempt has not ended")
-                done = isinstance(fact, IssueDone)
-                self._count(done=int(done), parked=int(isinstance(fact, IssueParked)))
-                reason = None if isinstance(fact, IssueDone) else fact.reason
-                return replace(record, reason=reason, not_before=None)
+                return self._end(record, fact)
             case _:
                 raise AssertionError(fact)
+
+    def _end(
+        self, record: IssueRecord, fact: IssueDone | IssueParked | IssueCancelled
+    ) -> IssueRecord:
+        if record.live_runs or record.attempt_open:
+            raise IllegalFact(f"{fact.issue}: its attempt has not ended")
+        done = isinstance(fact, IssueDone)
+        self._count(done=int(done), parked=int(isinstance(fact, IssueParked)))
+        reason = None if isinstance(fact, IssueDone) else fact.reason
+        return replace(_thawed(record), reason=reason, not_before=None)
 
     def _begin_attempt(self, record: IssueRecord, fact: AttemptStarted, at: float) -> IssueRecord:
         if record.attempt_open or fact.attempt != record.attempts_used + 1:
@@ -243,6 +253,8 @@ class Draft:
         before = record.runs.get(fact.agent)
         if not record.attempt_open or (before is not None and before.live):
             raise IllegalFact(f"{fact.issue}: {fact.agent} has a live run already")
+        if record.frozen:
+            raise IllegalFact(f"{fact.issue}: {fact.agent} cannot start while the issue is frozen")
         for owed in self.handoffs.values():
             if owed is not None and owed.place.agent == fact.agent:
                 raise IllegalFact(
@@ -297,6 +309,7 @@ class Draft:
                     result=fact.result,
                     reason=fact.reason,
                     report=fact.report,
+                    receipt=fact.receipt,
                 )
 
     def _sum_up(self, record: IssueRecord, fact: AnyFact) -> IssueRecord:
@@ -321,3 +334,17 @@ class Draft:
 
     def _put(self, record: IssueRecord) -> None:
         self.issues[same_issue(record.issue.key)] = record
+
+
+def _freeze_or_thaw(record: IssueRecord, fact: IssueFrozen | IssueThawed) -> IssueRecord:
+    if isinstance(fact, IssueThawed):
+        if not record.frozen:
+            raise IllegalFact(f"{fact.issue}: it is not frozen")
+        return _thawed(record)
+    if record.frozen:
+        raise IllegalFact(f"{fact.issue}: it is frozen already: {record.frozen_reason}")
+    return replace(record, frozen=True, frozen_reason=fact.reason)
+
+
+def _thawed(record: IssueRecord) -> IssueRecord:
+    return replace(record, frozen=False, frozen_reason=None)

@@ -108,6 +108,8 @@ class IssueScope:
     async def _wait_for_turn(self, record: IssueRecord) -> None:
         if record.not_before is not None:
             await trio.sleep(max(0.0, record.not_before - self._shop.clock.now()))
+        if not record.attempt_open:  # the agents of an open one are taken over, frozen or not
+            await self._shop.runner.frost.wait_thawed(self._key)
         if not self._has_slot:
             await self._shop.slots.take()
             self._has_slot = True

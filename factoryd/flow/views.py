@@ -9,11 +9,11 @@ from factoryd.core.model import AgentState, Containment, Data, Issue, IssueState
 from factoryd.core.policy import SLOT_BLOCK, Escalate, Skip
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
 from factoryd.core.registry import Registry
-from factoryd.flow.agent_runner import LiveRun
+from factoryd.flow.live_run import LiveRun
 from factoryd.flow.pulse import Pulses
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
-from factoryd.wire.messages import (
+from factoryd.wire.answers import (
     AgentView,
     CountersView,
     DaemonView,
@@ -48,6 +48,7 @@ class Birth(Data, frozen=True, kw_only=True):
     started_at: float
     adopted_runs: int
     containment: Containment
+    controllers: tuple[str, ...] = ()
 
 
 class Overview:
@@ -151,6 +152,7 @@ class Overview:
             state=self._pulses.state,
             started_at=rfc3339(self._birth.started_at),
             containment=self._birth.containment,
+            controllers=self._birth.controllers,
             paused=False,
             slots=self._slots.total,
             free_slots=self._slots.free,
@@ -203,7 +205,8 @@ class Overview:
             stage=record.stage,
             since=rfc3339(record.since),
             not_before=_maybe(record.not_before),
-            reason=record.reason,
+            reason=record.frozen_reason if record.frozen else record.reason,
+            frozen=record.frozen,
             agents=tuple(
                 _agent(run, self._runner.live.get(run.run), stopping=_stops(record))
                 for run in record.runs.values()

@@ -3,6 +3,7 @@
 say:TEXT      print a line                          print:N     print N bytes without a newline
 exit:N        exit with N                           sleep       sleep until a signal ends it
 spin:S        use S seconds of CPU                  close       close every descriptor
+tick          a child that prints without end       await:FILE  wait until there is a file
 ignore:TERM   ignore a signal                       on-term:N   exit with N on SIGTERM
 last-words:T  on SIGTERM print T, again and again, for 0.2 s; then exit 0
 child:N       N children, sleeping                  deep:N      a chain of N processes, sleeping
@@ -109,6 +110,18 @@ def speak_at_death(text: str) -> None:
     signal.signal(signal.SIGTERM, speak)
 
 
+def tick() -> None:
+    if os.fork() == 0:
+        while True:
+            os.write(1, b"tick\n")
+            time.sleep(0.005)
+
+
+def wait_for(file: str) -> None:
+    while not Path(file).exists():
+        time.sleep(0.005)
+
+
 def spin(seconds: float) -> None:
     while time.process_time() < seconds:
         pass
@@ -123,6 +136,8 @@ STEPS: dict[str, Callable[[str], object]] = {
     "exit": lambda n: os._exit(int(n)),
     "sleep": lambda _: rest(),
     "spin": lambda s: spin(float(s)),
+    "tick": lambda _: tick(),
+    "await": wait_for,
     "close": lambda _: os.closerange(0, 256),
     "ignore": lambda name: signal.signal(signal.Signals[f"SIG{name}"], signal.SIG_IGN),
     "on-term": lambda n: signal.signal(signal.SIGTERM, lambda *_: os._exit(int(n))),

@@ -64,6 +64,8 @@ DEFAULTS = {
     "agents.implementer.env": {},
     "agents.implementer.stall_after": 0.0,
     "agents.implementer.memory_max": None,
+    "agents.implementer.pids_max": 0,
+    "agents.implementer.cpu_weight": 0,
 }
 
 GIVEN = {
@@ -119,6 +121,10 @@ ACCEPTED = [
     ("agents.reviewer.env", {"A": "b c"}, {"A": "b c"}),
     ("agents.reviewer.memory_max", "2G", 2 << 30),
     ("agents.reviewer.memory_max", "", None),
+    ("agents.reviewer.pids_max", 2, 2),
+    ("agents.reviewer.pids_max", 0, 0),
+    ("agents.reviewer.cpu_weight", 1, 1),
+    ("agents.reviewer.cpu_weight", 10_000, 10_000),
     ("agents.reviewer.stall_after", "2h", 7200.0),
     ("agents.reviewer.command", ["x", "{{}}", "--to={workspace}/y"], None),
 ]
@@ -181,6 +187,9 @@ REFUSED = [
     ("agents.reviewer.command", "review", 'not "review"'),
     ("agents.reviewer.memory_max", "lots", 'a size such as "2G"'),
     ("agents.reviewer.memory_max", "1K", "from 1M"),
+    ("agents.reviewer.pids_max", 1, "leaves no process to the agent"),
+    ("agents.reviewer.pids_max", -1, "not -1"),
+    ("agents.reviewer.cpu_weight", 10_001, "from 0 to 10000, not 10001"),
 ]
 
 

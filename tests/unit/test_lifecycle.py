@@ -28,6 +28,8 @@ LIFE: dict[str, dict[S | None, S]] = {
     "handoff-made": {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING},
     "handoff-cleared": EVERYWHERE,
     "attempt-ended": {S.RUNNING: S.CLAIMED, S.STOPPING: S.STOPPING},
+    "issue-frozen": {S.CLAIMED: S.CLAIMED, S.RUNNING: S.RUNNING, S.COOLDOWN: S.COOLDOWN},
+    "issue-thawed": {S.CLAIMED: S.CLAIMED, S.RUNNING: S.RUNNING, S.COOLDOWN: S.COOLDOWN},
     "issue-stopping": {S.CLAIMED: S.STOPPING, S.RUNNING: S.STOPPING, S.COOLDOWN: S.STOPPING},
     "issue-done": {S.CLAIMED: S.DONE},
     "issue-parked": {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},

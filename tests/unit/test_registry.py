@@ -8,10 +8,12 @@ from factoryd.core.events import (
     AttemptResult,
     IssueCancelled,
     IssueDone,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
     IssueStopping,
+    IssueThawed,
     OutcomeWritten,
     Recorded,
     RunResult,
@@ -52,6 +54,28 @@ def known(registry):
     record = registry.issue(KEY)
     assert record is not None
     return record
+
+
+# ---------------------------------------------------------------------------------------- frozen
+
+
+def test_what_ends_an_issue_thaws_it():
+    for ends in (
+        [IssueStopping(issue=KEY, reason="asked")],
+        [attempt_ended(), IssueDone(issue=KEY)],
+        [attempt_ended(), IssueParked(issue=KEY, reason="spent")],
+    ):
+        registry = running(IssueFrozen(issue=KEY, reason="lunch"))
+        assert (known(registry).frozen, known(registry).frozen_reason) == (True, "lunch")
+        fold(registry, *ends)
+        assert (known(registry).frozen, known(registry).frozen_reason) == (False, None)
+
+
+def test_no_run_of_a_frozen_issue_begins():
+    registry = running(IssueFrozen(issue=KEY, reason="lunch"))
+    with pytest.raises(IllegalFact, match="cannot start while the issue is frozen"):
+        fold(registry, run_starting())
+    fold(registry, IssueThawed(issue=KEY), run_starting())
 
 
 # ---------------------------------------------------------------------------------------- replay
