@@ -1,5 +1,7 @@
 """One machine for each Debian, booted once for all checks of it that are wanted."""
 
+import faulthandler
+
 import pytest
 
 from tests.vm.machines import Report, examine
@@ -12,6 +14,7 @@ def reports(request: pytest.FixtureRequest) -> Reports:
     wanted: dict[str, list[str]] = {}
     for item in request.session.items:
         if isinstance(item, pytest.Function) and "reports" in item.fixturenames:
-            parameters = item.callspec.params
-            wanted.setdefault(parameters["suite"], []).append(parameters["check"])
+            suite, check = (str(item.callspec.params[name]) for name in ("suite", "check"))
+            wanted.setdefault(suite, []).append(check)
+    faulthandler.cancel_dump_traceback_later()  # this takes longer than a test that hangs may
     return examine(wanted)

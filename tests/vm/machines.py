@@ -47,10 +47,11 @@ def examine(wanted: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Report
         for suite, checks in wanted.items():
             make_payload(suite, wheel, directory / suite)
             output = directory / f"{suite}.out"
-            machines[suite] = output, running.enter_context(
-                _machine(suite, checks, directory / suite, output)
+            machines[suite] = (
+                output,
+                running.enter_context(_machine(suite, checks, directory / suite, output)),
             )
-        reports = {}
+        reports: dict[tuple[str, str], Report] = {}
         for suite, (output, machine) in machines.items():
             status = machine.wait()
             ending = f"it did not run: the machine ended with {status}\n{output.read_text()}"

@@ -28,9 +28,10 @@ def test_in_a_machine_of_its_own(suite, check, reports):
 @pytest.mark.parametrize("words", [["vm-run", "bookworm", "/tmp", "true"], ["vm-root", "bookworm"]])
 def test_what_makes_machines_says_which_packages_are_missing(words, tmp_path):
     script, *arguments = words
+    (tmp_path / "sha256sum").symlink_to("/usr/bin/sha256sum")
     done = subprocess.run(
         ["/bin/bash", VM_RUN.with_name(script), *arguments],
-        env={"PATH": "", "VM_CACHE": str(tmp_path)},
+        env={"PATH": str(tmp_path), "VM_CACHE": str(tmp_path)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -90,8 +90,8 @@ class Daemon:
         if account is not None:
             subprocess.run(["chown", "-R", account, self.root], check=True)
         places = {"config": "factoryd.toml", "state-dir": "state", "runtime-dir": "run"}
-        options = [f"--{option} {self.root / place}" for option, place in places.items()]
-        words = [*command, sys.executable, "-m", "factoryd", "run", *options]
+        self._options = [f"--{option}={self.root / place}" for option, place in places.items()]
+        words = [*command, sys.executable, "-m", "factoryd", "run", *self._options]
         self.unit = Unit(
             f"factoryd-{name}",
             user or User(),
@@ -109,7 +109,7 @@ class Daemon:
     def call(self, method: str, *, more: bool = False, **parameters: object) -> list[Any]:
         """Return the parameters of every answer to a call; an error is raised."""
         request = {"method": f"{INTERFACE}.{method}", "parameters": parameters, "more": more}
-        answers = []
+        answers: list[Any] = []
         with socket.socket(socket.AF_UNIX) as caller:
             caller.settimeout(WITHIN_S)
             caller.connect(str(self._socket))
@@ -165,8 +165,8 @@ class Daemon:
 
     def factoryctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `factoryctl` to its end."""
-        program = [sys.executable, "-m", "factoryctl", "--socket", str(self._socket)]
-        return subprocess.run([*program, *words], capture_output=True, text=True, check=False)
+        program = [sys.executable, "-m", "factoryctl", *self._options, *words]
+        return subprocess.run(program, capture_output=True, text=True, check=False)
 
 
 @contextmanager
@@ -179,6 +179,5 @@ def a_daemon(name: str, **how: Any) -> Iterator[Daemon]:
         daemon.unit.stop()
     except BaseException as error:
         error.add_note(daemon.unit.journal())
-        raise
-    finally:
         daemon.unit.end()
+        raise

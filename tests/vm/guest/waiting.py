@@ -11,7 +11,7 @@ def wait_until(
     otherwise: str,
     within_s: float = WITHIN_S,
     *,
-    every_s: float = 0.1,
+    every_s: float = 0.2,
 ) -> None:
     """Return once something holds; it is looked at again and again. `otherwise` tells if not."""
     until = time.monotonic() + within_s
