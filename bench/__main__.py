@@ -1,6 +1,7 @@
 """Runs the measurements and prints a table: figure, what it is compared with, ratio, target."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -36,11 +37,15 @@ def main(wanted: list[str]) -> int:
         names = ", ".join(one.__name__ for one in MEASUREMENTS)
         sys.stderr.write(f"no such measurement: {', '.join(unknown)}: there are {names}\n")
         return 2
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed, modules are compiled once
     figures: list[Figure] = []
     for measurement in MEASUREMENTS:
         if not wanted or measurement.__name__ in wanted:
             sys.stderr.write(f"{measurement.__name__} ...\n")
             figures += measurement()
+    print(
+        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; of a busy machine read the ratios"
+    )
     print(f"{'figure':44} {'value':>12} {'compared with':>14} {'ratio':>8}  target")
     for one in figures:
         compared = "-" if one.baseline is None else f"{one.baseline:.2f}"

@@ -110,6 +110,10 @@ def _restart(parser: ArgumentParser) -> None:
     parser.add_argument("--keep-agents", action="store_true", help="the agents go on meanwhile")
 
 
+def _reap(parser: ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+
+
 def _nothing(parser: ArgumentParser) -> None:
     """Add nothing: the verb takes no arguments."""
 
@@ -125,6 +129,7 @@ VERBS: dict[str, tuple[Callable[[ArgumentParser], None], list[str], str]] = {
     "thaw": (_thaw, [], "have a frozen issue go on"),
     "doctor": (_nothing, [], "say what this machine offers, what is wrong and what to do"),
     "restart": (_restart, [], "replace the daemon, with --keep-agents while its agents go on"),
+    "reap-orphans": (_reap, [], "end agents that nobody looks after, with or without a daemon"),
     "shutdown": (_nothing, ["kill-loop"], "stop the daemon and every agent"),
 }
 """The verbs: the function that adds a verb's arguments, its other names, and what it does."""

@@ -17,6 +17,8 @@ from factoryd.adapters.proc import Stat, read, read_stats
 from factoryd.adapters.usage import measure
 from factoryd.core.model import Data, Limits, Usage, Victim
 
+LEAF_MISMATCH = "leaf identity mismatch"
+
 _GONE = (errno.ENOENT, errno.ENODEV)
 _NO_WAIT_ALONE_S = (0.001, 0.002, 0.004, 0.008, 0.016, math.inf)
 """The kernel holds back a second notice within 10 ms, so the first looks do not wait for one."""
@@ -127,6 +129,22 @@ def choose_root(own: Path, name: str, *, alone: bool) -> Path:
     return beside
 
 
+def find_roots(name: str) -> list[Path]:
+    """Return the roots of a daemon's own, wherever on this machine it was started.
+
+    They are named for it. A service's cgroup is not, and is known only from what lives in it.
+    """
+    mount = _mount()
+    if mount is None:
+        return []
+    own, found = f"factoryd-{name}", list[Path]()
+    for directory, below, _ in os.walk(mount.point):
+        if own in below:
+            found.append(Path(directory, own))
+        below[:] = [each for each in below if not each.startswith("factoryd-")]
+    return found
+
+
 def leaf_path(root: Path, issue: str, run: str) -> Path:
     """Return where a run's leaf is; any key gives one name that no interface file has."""
     return root / "agents" / quote(issue, safe="").replace(".", "%2E") / run
@@ -141,17 +159,34 @@ def list_leaves(root: Path) -> list[tuple[str, str, Path]]:
     ]
 
 
-class Leaf:
-    """One run's cgroup, whatever sub-groups its agent makes in it included."""
+def read_inode(path: Path) -> int | None:
+    """Return the inode of a cgroup's directory; None when there is none to be seen."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
-    def __init__(self, path: Path) -> None:
+
+class Leaf:
+    """One run's cgroup, whatever sub-groups its agent makes in it included.
+
+    Another directory at its path, known by another inode than `inode`, is as good as none.
+    """
+
+    def __init__(self, path: Path, inode: int | None = None) -> None:
         self._path = path
         self._prefix = f"{path}/"
+        self._inode = inode
 
     @property
     def procs(self) -> Path:
         """Return the file that moves whoever writes 0 to it into the leaf."""
         return self._path / "cgroup.procs"
+
+    @property
+    def inode(self) -> int | None:
+        """Return the inode of its directory, which tells it from all others; None if not known."""
+        return self._inode
 
     def create(self, controllers: frozenset[str] = frozenset()) -> None:
         """Make the leaf, controlled by these; raise `FileExistsError` when there is one."""
@@ -161,11 +196,15 @@ class Leaf:
             # A sibling's `remove` may take the parent away between the two.
             with contextlib.suppress(FileNotFoundError):
                 self._path.mkdir()
+                self._inode = self._path.stat().st_ino
                 return
 
     def limit(self, limits: Limits) -> Limits:
         """Limit what it may use; return the limits that it cannot hold. See `set_limits`."""
         return set_limits(self._path, limits)
+
+    def _is_another(self) -> bool:
+        return self._inode is not None and read_inode(self._path) not in (None, self._inode)
 
     def list_pids(self) -> list[int]:
         """Return the processes in it, zombies not among them; none when it does not exist."""
@@ -189,7 +228,8 @@ class Leaf:
     def is_populated(self) -> bool:
         """Say whether anything is alive in it."""
         try:
-            return "populated 1" in (self._path / "cgroup.events").read_text()
+            text = (self._path / "cgroup.events").read_text()
+            return "populated 1" in text and not self._is_another()
         except OSError as error:
             if error.errno in _GONE:
                 return False
@@ -206,6 +246,8 @@ class Leaf:
 
     async def _wait_while(self, event: bytes) -> None:
         await trio.lowlevel.checkpoint()
+        if self._is_another():
+            return
         try:
             with (
                 (self._path / "cgroup.events").open("rb", buffering=0) as events,
@@ -228,17 +270,25 @@ class Leaf:
         self._write("cgroup.kill", "1")
 
     def thaw(self) -> None:
-        """Let a frozen leaf run again; one that is not frozen costs no more than a look."""
-        try:
-            frozen = (self._path / "cgroup.freeze").read_text().strip() != "0"
-        except OSError:
-            frozen = True
-        if frozen:
-            self._write("cgroup.freeze", "0")
+        """Let a frozen leaf run again, its sub-groups too; what runs costs no more than a look."""
+        for directory in self._list_all():
+            try:
+                frozen = (directory / "cgroup.freeze").read_text().strip() != "0"
+            except OSError:
+                frozen = True
+            if frozen:
+                self._write(f"{directory.relative_to(self._path)}/cgroup.freeze", "0")
 
     def _write(self, name: str, text: str) -> None:
+        """Write to a file of this very leaf, whatever takes its path meanwhile."""
         try:
-            (self._path / name).write_text(text)
+            with contextlib.ExitStack() as stack:
+                leaf = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, leaf)
+                if self._inode in (None, os.fstat(leaf).st_ino):
+                    file = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=leaf)
+                    stack.callback(os.close, file)
+                    os.write(file, text.encode())
         except OSError as error:
             if error.errno not in _GONE:
                 raise
@@ -248,6 +298,8 @@ class Leaf:
         try:
             text = (self._path / "cpu.stat").read_text()
         except OSError:
+            return None
+        if self._is_another():
             return None
         fields = dict(line.split() for line in text.splitlines())
         return int(fields["usage_usec"]) / 1e6
@@ -273,7 +325,7 @@ class Leaf:
 
     def _list_all(self) -> list[Path]:
         """Return the leaf and its sub-groups, parents first."""
-        found = [self._path]
+        found = [] if self._is_another() else [self._path]
         for directory in found:  # grows while it is walked
             found.extend(_list_directories(directory))
         return found
@@ -308,11 +360,8 @@ class LeafGroup:
         self._leaf.thaw()
 
     def kill(self) -> bool:
-        """Have the kernel kill all of it; False when it refuses."""
-        try:
-            self._leaf.kill()
-        except OSError:
-            return False
+        """Have the kernel kill all of it; False when there is no leaf for it."""
+        self._leaf.kill()
         return True
 
     async def wait_empty(self) -> None:

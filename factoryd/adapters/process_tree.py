@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import trio
+from msgspec.structs import replace
 
 from factoryd.adapters.cgroup import (
     Leaf,
@@ -16,6 +17,7 @@ from factoryd.adapters.cgroup import (
     leaf_path,
     list_leaves,
     prepare_root,
+    read_inode,
 )
 from factoryd.adapters.controllers import find_controllers
 from factoryd.adapters.launch import launch
@@ -88,7 +90,14 @@ class CgroupTrees:
     def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
         """Return the leaves of runs that are not known."""
         return [
-            TreePlace(run=RunId(run), issue=issue, agent="", directory="", cgroup=str(leaf))
+            TreePlace(
+                run=RunId(run),
+                issue=issue,
+                agent="",
+                directory="",
+                cgroup=str(leaf),
+                cgroup_inode=read_inode(leaf),
+            )
             for issue, run, leaf in list_leaves(self._root)
             if run not in known
         ]
@@ -123,4 +132,5 @@ def _start(place: TreePlace, command: Command, controllers: frozenset[str]) -> T
         with contextlib.suppress(OSError):
             leaf.remove()
         raise
+    place = replace(place, cgroup_inode=leaf.inode)
     return RunTree(place, LeafGroup(leaf), identify(process.pid), process)

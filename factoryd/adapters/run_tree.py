@@ -8,14 +8,16 @@ import trio
 from msgspec.structs import replace
 
 from factoryd.adapters.launch import Process, read_end, read_status
-from factoryd.adapters.pidfd import reap, verify, wait_ended
-from factoryd.adapters.proc import Stat, boot_id, read_stats
-from factoryd.adapters.tree_stop import Delivered, Plan, deliver, plan_stop, protection
+from factoryd.adapters.pidfd import Verdict, reap, verify, wait_ended
+from factoryd.adapters.proc import Stat, boot_id, read_stat, read_stats
+from factoryd.adapters.tree_stop import Delivered, Plan, Sent, deliver, plan_stop, protection
 from factoryd.core.model import (
     Exit,
     ProcessIdentity,
+    Signalled,
     Skipped,
     StopPolicy,
+    StopPreview,
     StopReport,
     TreePlace,
     Usage,
@@ -26,6 +28,7 @@ PROOF_BOUND_S = 5.0
 """How long a killed tree may take to be empty; what is left then, the kernel does not let die."""
 
 _SWEEP_PAUSE_S = 0.001
+_LOOK_AGAIN_S = 0.05
 
 LOOKING = trio.CapacityLimiter(64)
 """Threads that look at processes: apart from trio's others, so that the ledger never waits."""
@@ -72,7 +75,11 @@ class Group(Protocol):
 
 
 class RunTree:
-    """A tree, ours by birth (then `process` is its root) or taken over. See `ports.Tree`."""
+    """A tree, ours by birth (then `process` is its root) or taken over. See `ports.Tree`.
+
+    `fault` is what was found wrong with its leaf, to be said in its report and, for want of better,
+    of its exit.
+    """
 
     def __init__(
         self,
@@ -80,16 +87,21 @@ class RunTree:
         group: Group,
         identity: ProcessIdentity | None,
         process: Process | None = None,
+        *,
+        fault: str | None = None,
     ) -> None:
         self._place = place
         self._group = group
         self._identity = identity
         self._process = process
+        self._fault = fault
         self._exit: Exit | None = None
+        self._witnessed: int | None = None
         self._last_usage: Usage | None = None
         self._began: float | None = None
+        self._seen_empty = False
         self._signals: list[str] = []
-        self._reached: dict[ProcessIdentity, signal.Signals] = {}
+        self._reached: dict[ProcessIdentity, list[str]] = {}
         self._skipped: dict[int, str] = {}
 
     @property
@@ -113,21 +125,30 @@ class RunTree:
         if self._identity is None:
             await trio.lowlevel.checkpoint()
             return
-        await wait_ended(self._identity)
+        witnessed = await wait_ended(self._identity, is_told=self._is_exit_told)
         if self._process is not None:
             self._process.poll()
-        else:  # a child all the same, where this process was the daemon before
-            reap(self._identity)
+            return
+        if witnessed is not None:
+            self._witnessed = witnessed
+        reap(self._identity)  # a child all the same, where this process was the daemon before
+
+    def _is_exit_told(self) -> bool:
+        return self._process is not None or read_status(self._place) is not None
 
     def _guess_exit(self) -> Exit:
         """Return what is known without a status file."""
         if self._process is not None:
             code = self._process.wait()
             return Exit(status=code if code >= 0 else 128 - code)
+        if self._witnessed is not None:
+            return Exit(status=self._witnessed)
+        if self._identity is not None and self._identity.boot_id != boot_id():
+            return Exit(status=None, reason="lost in reboot")
+        if self._fault is not None:
+            return Exit(status=None, reason=self._fault)
         if self._identity is None:
             return Exit(status=None, reason="it never began, or its first process left no status")
-        if self._identity.boot_id != boot_id():
-            return Exit(status=None, reason="lost in reboot")
         return Exit(status=None, reason="its first process ended without leaving a status")
 
     async def freeze(self) -> None:
@@ -143,10 +164,14 @@ class RunTree:
         self._began = self._began or trio.current_time()
         number = signal.Signals[policy.signal]
         plan = await self._plan(policy)
-        if plan is not None:
+        if plan is not None and plan.targets:
             await self._deliver(plan, number)
-        self._group.thaw()
+        try:
+            self._group.thaw()
+        except OSError as error:
+            self._skipped[0] = f"the leaf cannot be thawed: {error.strerror}"
         await self._wait_empty()
+        self._seen_empty = True
 
     async def kill(self, policy: StopPolicy) -> StopReport:
         """Kill what is left, prove the tree empty within a bound, report on the whole stop."""
@@ -157,9 +182,16 @@ class RunTree:
         survivors = (
             0 if emptied else await trio.to_thread.run_sync(self._count_survivors, limiter=LOOKING)
         )
+        if self._fault is not None:
+            self._skipped.setdefault(0, self._fault)
         return StopReport(
             signals=tuple(self._signals),
             killed=len(self._reached if emptied else self._list_ended()),
+            signalled=tuple(
+                Signalled(pid=identity.pid, signals=tuple(names))
+                for identity, names in self._reached.items()
+                if names
+            ),
             skipped=tuple(
                 Skipped(pid=pid, reason=reason) for pid, reason in sorted(self._skipped.items())
             ),
@@ -170,11 +202,14 @@ class RunTree:
 
     async def _empty(self, policy: StopPolicy) -> bool:
         """Return True with the proof that nothing is left, False when something must be left."""
+        if self._seen_empty and self._try_remove():
+            await trio.lowlevel.checkpoint()
+            return True
         while True:
             plan = await self._plan(policy)
             if plan is None or (plan.skipped and not plan.targets):
                 return False
-            if not plan.targets or (not plan.skipped and self._kill_at_once(plan)):
+            if not plan.skipped and (self._kill_at_once(plan) or not plan.targets):
                 await self._wait_empty()
                 if self._try_remove():
                     return True
@@ -185,11 +220,15 @@ class RunTree:
     def _kill_at_once(self, plan: Plan) -> bool:
         # A shim that has not entered yet must not do so later: it dies first, and by itself.
         late = tuple(stat for stat in plan.targets if self._is_root(stat.pid))
-        if late and not self._group.holds(late[0].pid):
-            self._note(signal.SIGKILL, deliver(late, signal.SIGKILL, self._is_root))
-        if not self._group.kill():
+        try:
+            if late and not self._group.holds(late[0].pid):
+                self._note(signal.SIGKILL, deliver(late, signal.SIGKILL, self._is_root))
+            if not self._group.kill():
+                return False
+        except OSError:
             return False
-        self._note(signal.SIGKILL, Delivered(reached=tuple(stat.identity for stat in plan.targets)))
+        reached: Sent = {stat.identity: (signal.SIGKILL,) for stat in plan.targets}
+        self._note(signal.SIGKILL, Delivered(reached=reached))
         return True
 
     def _try_remove(self) -> bool:
@@ -203,7 +242,9 @@ class RunTree:
         return True
 
     def _list_ended(self) -> list[ProcessIdentity]:
-        return [identity for identity in self._reached if verify(identity) is not None]
+        with contextlib.suppress(OSError):
+            return [identity for identity in self._reached if verify(identity) is not None]
+        return []
 
     def _count_survivors(self) -> int:
         """Return how many are left, each with a reason; at least one when nobody can tell."""
@@ -214,7 +255,7 @@ class RunTree:
         for pid, stat in left.items():
             if stat.state == "D":
                 reason = "uninterruptible sleep"
-            elif self._reached.get(stat.identity) is signal.SIGKILL:
+            elif "SIGKILL" in self._reached.get(stat.identity, ()):
                 reason = "alive after SIGKILL"
             else:
                 reason = f"not reached within {PROOF_BOUND_S:g} s"
@@ -224,8 +265,16 @@ class RunTree:
         return max(1, len(left))
 
     async def _wait_empty(self) -> None:
-        await self._wait_root()
-        await self._group.wait_empty()
+        """Return once nothing is alive in it; that nobody can tell is no reason to return."""
+        while True:
+            try:
+                await self._wait_root()
+                await self._group.wait_empty()
+            except OSError as error:
+                self._skipped[0] = f"it cannot be told whether the tree is empty: {error.strerror}"
+                await trio.sleep(_LOOK_AGAIN_S)
+            else:
+                return
 
     async def _plan(self, policy: StopPolicy) -> Plan | None:
         """Return whom to signal now; None, and the reason in the report, when nobody can tell."""
@@ -247,9 +296,15 @@ class RunTree:
 
     def _list_members(self) -> dict[int, Stat]:
         members = self._group.list_members()
-        # Right after the start the shim may not have entered its cgroup yet.
-        if self._identity is not None and verify(self._identity) is None:
-            members |= read_stats([self._identity.pid])
+        root = self._identity
+        if root is None or root.pid in members:
+            return members
+        verdict = verify(root)
+        if verdict is None:
+            # Right after the start the shim may not have entered its cgroup yet.
+            return members | read_stats([root.pid])
+        if verdict is Verdict.MISMATCH and read_stat(root.pid) is not None:
+            self._skipped[root.pid] = verdict
         return members
 
     def _is_root(self, pid: int) -> bool:
@@ -267,11 +322,19 @@ class RunTree:
     def _note(self, number: signal.Signals, done: Delivered) -> None:
         if done.reached and number.name not in self._signals:
             self._signals.append(number.name)
-        self._reached.update(dict.fromkeys(done.reached, number))
+        for identity, sent in (*done.reached.items(), *((gone, ()) for gone in done.gone)):
+            names = self._reached.setdefault(identity, [])
+            names += [one.name for one in sent if one.name not in names]
         self._skip(done.skipped)
 
     def _skip(self, skipped: tuple[Skipped, ...]) -> None:
         self._skipped.update({skip.pid: skip.reason for skip in skipped})
+
+    def preview(self, policy: StopPolicy) -> StopPreview:
+        """Return whom a stop would reach now, and whom not; raises `OSError` if nobody can tell."""
+        plan = self._make_plan(policy)
+        pids = tuple(stat.pid for stat in plan.targets)
+        return StopPreview(pids=pids, skipped=plan.skipped)
 
     def usage(self) -> Usage:
         """Return what the tree uses now, or used in all. Blocks for reads of /proc and the log."""

@@ -20,7 +20,7 @@ from pathlib import Path
 import trio
 from msgspec import structs
 
-from factoryd.adapters.cgroup import Leaf, LeafGroup
+from factoryd.adapters.cgroup import LEAF_MISMATCH, Leaf, LeafGroup, read_inode
 from factoryd.adapters.launch import launch, parse_shim
 from factoryd.adapters.pidfd import identify, reap, verify
 from factoryd.adapters.proc import (
@@ -59,14 +59,24 @@ def set_subreaper(*, on: bool) -> None:
 
 
 class MarkedGroup:
-    """The processes of one run, found by sweeping /proc. See `run_tree.Group`."""
+    """The processes of one run, found by sweeping /proc. See `run_tree.Group`.
 
-    def __init__(self, sweeper: Sweeper, place: TreePlace, root: ProcessIdentity | None) -> None:
+    `leaf` is the one they were moved out of, if they ever had one.
+    """
+
+    def __init__(
+        self,
+        sweeper: Sweeper,
+        place: TreePlace,
+        root: ProcessIdentity | None,
+        leaf: Leaf | None = None,
+    ) -> None:
         self._sweeper = sweeper
         self._mark = mark_of(sweeper.name, place.run)
         self._run = place.run
         self._standstill = Standstill(place.directory)
         self._root = root
+        self._leaf = leaf
         self._lock = threading.Lock()
         sweeper.reach_back(root.start_ticks if root is not None else 0)
         self._seen: dict[int, int] = {}
@@ -142,7 +152,9 @@ class MarkedGroup:
                 pause_s = min(pause_s * 2, _MOST_PAUSE_S)
 
     def remove(self) -> Usage:
-        """Return the highest sum of CPU seconds that a sweep has seen, if it has seen anyone."""
+        """Return the highest sum of CPU seconds that a sweep has seen; tidy up after its leaf."""
+        if self._leaf is not None:
+            self._leaf.remove()
         cpu_s = None if self._cpu_ticks is None else self._cpu_ticks / TICKS_PER_SECOND
         return Usage(processes=0, cpu_s=cpu_s, memory_bytes=0)
 
@@ -199,24 +211,7 @@ class SubreaperTrees:
 
         A process with neither the shim's command line nor its environment cannot be placed.
         """
-        strays: dict[RunId, TreePlace] = {}
-        everyone = Sweeper(self._sweeper.name)
-        everyone.reach_back(0)
-        for pid, seen in everyone.sweep().seen.items():
-            if seen.mark is None:
-                continue
-            options = parse_shim(read_argv(pid)) or {}
-            run = RunId(options.get("--run") or read_run(pid) or "")
-            ours = seen.mark == mark_of(self._sweeper.name, run) and run not in known
-            if ours and (options or run not in strays):
-                status = options.get("--status")
-                strays[run] = TreePlace(
-                    run=run,
-                    issue=read_env(pid, "FACTORY_ISSUE") or "",
-                    agent=options.get("--agent-name", ""),
-                    directory=str(Path(status).parent) if status else "",
-                )
-        return list(strays.values())
+        return list_marked(self._sweeper.name, known)
 
     def owns(self, pid: int) -> bool | None:
         """Say whether a process is in any agent's tree, whichever daemon's; None when it is gone."""
@@ -233,15 +228,47 @@ class SubreaperTrees:
         """Remove nothing: nothing was made to hold trees."""
 
 
+def list_marked(name: str, known: frozenset[RunId]) -> Sequence[TreePlace]:
+    """Return the marked runs of a daemon that are not known; see `SubreaperTrees.list_strays`."""
+    strays: dict[RunId, TreePlace] = {}
+    everyone = Sweeper(name)
+    everyone.reach_back(0)
+    for pid, seen in everyone.sweep().seen.items():
+        if seen.mark is None:
+            continue
+        options = parse_shim(read_argv(pid)) or {}
+        run = RunId(options.get("--run") or read_run(pid) or "")
+        ours = seen.mark == mark_of(name, run) and run not in known
+        if ours and (options or run not in strays):
+            status = options.get("--status")
+            strays[run] = TreePlace(
+                run=run,
+                issue=read_env(pid, "FACTORY_ISSUE") or "",
+                agent=options.get("--agent-name", ""),
+                directory=str(Path(status).parent) if status else "",
+            )
+    return list(strays.values())
+
+
 async def adopt(sweeper: Sweeper, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
-    """Return the tree of an earlier daemon's run, by its leaf or, where it had none, its mark."""
-    if place.cgroup is not None:
-        group: Group = LeafGroup(Leaf(Path(place.cgroup)))
+    """Return the tree of an earlier daemon's run, by its leaf or, where it had none, its mark.
+
+    A root that is alive while its leaf is gone was moved out of it: then its descendants and its
+    session are what can be told of its tree. A leaf that is another's is none.
+    """
+    inode = read_inode(Path(place.cgroup)) if place.cgroup is not None else None
+    is_another = inode is not None and place.cgroup_inode not in (None, inode)
+    if inode is not None and place.cgroup_inode is None:
+        place = structs.replace(place, cgroup_inode=inode)
+    is_homeless = inode is None or is_another
+    leaf = Leaf(Path(place.cgroup), place.cgroup_inode) if place.cgroup is not None else None
+    if leaf is None or (is_homeless and identity is not None and verify(identity) is None):
+        group: Group = MarkedGroup(sweeper, place, identity, leaf)
     else:
-        group = MarkedGroup(sweeper, place, identity)
+        group = LeafGroup(leaf)
     if identity is None:
         identity = await trio.to_thread.run_sync(_find_shim, group, place.run, limiter=LOOKING)
-    return RunTree(place, group, identity)
+    return RunTree(place, group, identity, fault=LEAF_MISMATCH if is_another else None)
 
 
 def _find_shim(group: Group, run: RunId) -> ProcessIdentity | None:

@@ -16,6 +16,7 @@ from factoryd.core.model import (
     ProcessIdentity,
     Receipt,
     RunId,
+    StopPolicy,
     StopReport,
     TreePlace,
 )
@@ -65,6 +66,16 @@ class DaemonStopped(Fact, frozen=True, kw_only=True, tag="daemon-stopped"):
 
     clean: bool
     kept: int = 0
+
+
+class ConfigurationLoaded(Fact, frozen=True, kw_only=True, tag="configuration-loaded"):
+    """From now on this is how trees are stopped, and what is never signalled.
+
+    It is what a reaper goes by that cannot read the configuration. `grace_s` is in seconds.
+    """
+
+    stop: StopPolicy
+    grace_s: float
 
 
 class IssueClaimed(Fact, frozen=True, kw_only=True, tag="issue-claimed"):
@@ -117,10 +128,11 @@ class RunStarting(Fact, frozen=True, kw_only=True, tag="run-starting"):
 
 
 class RunStarted(Fact, frozen=True, kw_only=True, tag="run-started"):
-    """The run's root process exists."""
+    """The run's root process exists, and so does its leaf, where there are cgroups."""
 
     run: RunId
     identity: ProcessIdentity
+    cgroup_inode: int | None = None
 
 
 class RunExited(Fact, frozen=True, kw_only=True, tag="run-exited"):
@@ -212,6 +224,7 @@ class OutcomeWritten(Fact, frozen=True, kw_only=True, tag="outcome-written"):
 AnyFact = (
     DaemonStarted
     | DaemonStopped
+    | ConfigurationLoaded
     | IssueClaimed
     | IssueEscalated
     | IssueLeftReady

@@ -7,6 +7,7 @@ from factoryd.core.errors import IllegalFact
 from factoryd.core.events import (
     AttemptEnded,
     AttemptStarted,
+    ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
     Fact,
@@ -47,6 +48,7 @@ _WORKING: Moves = {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING}
 MOVES: dict[type[Fact], Moves] = {
     DaemonStarted: {},
     DaemonStopped: {},
+    ConfigurationLoaded: {},
     IssueClaimed: {None: S.CLAIMED, S.READY: S.CLAIMED, S.ESCALATED: S.CLAIMED},
     IssueEscalated: {None: S.ESCALATED, S.READY: S.ESCALATED, S.ESCALATED: S.ESCALATED},
     IssueLeftReady: _STAYS,

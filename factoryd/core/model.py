@@ -110,7 +110,8 @@ class TreePlace(Data, frozen=True, kw_only=True):
     """Where a run's tree lives, known before the first process of it exists.
 
     `directory` holds the run's own files (`output`, `status`); `cgroup` is the absolute path of
-    its leaf, None where containment is by subreaper.
+    its leaf, None where containment is by subreaper. `cgroup_inode` is known once the leaf is made:
+    a directory at that path with another inode is another leaf (kernfs never reuses one).
     """
 
     run: RunId
@@ -118,6 +119,7 @@ class TreePlace(Data, frozen=True, kw_only=True):
     agent: str
     directory: str
     cgroup: str | None = None
+    cgroup_inode: int | None = None
 
 
 class Limits(Data, frozen=True, kw_only=True):
@@ -182,11 +184,28 @@ class Skipped(Data, frozen=True, kw_only=True):
     reason: str
 
 
+class Signalled(Data, frozen=True, kw_only=True):
+    """A process that was signalled, and with what, in order; each signal is named once.
+
+    What the kernel killed with its whole cgroup counts as `SIGKILL`. A process that was stopped got
+    `SIGCONT` after the stop signal.
+    """
+
+    pid: int
+    signals: tuple[str, ...]
+
+
 class StopReport(Data, frozen=True, kw_only=True):
-    """What emptying a tree took. `emptied` is proof (populated 0 and the leaf removed), not hope."""
+    """What emptying a tree took. `emptied` is proof (populated 0 and the leaf removed), not hope.
+
+    `killed` counts those that ended, a few of them perhaps by themselves before their signal came;
+    `signalled` names the others in the order in which they were reached first. A skip with pid 0
+    is of the tree itself.
+    """
 
     signals: tuple[str, ...] = ()
     killed: int = 0
+    signalled: tuple[Signalled, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     survivors: int = 0
     emptied: bool = True
@@ -215,6 +234,13 @@ class OutOfMemory(Data, frozen=True, kw_only=True):
     limit_bytes: int | None = None
     victims: tuple[Victim, ...] = ()
     untold: str | None = None
+
+
+class StopPreview(Data, frozen=True, kw_only=True):
+    """Whom stopping a tree would signal now, and whom it would leave alone."""
+
+    pids: tuple[int, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
 
 class Usage(Data, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from factoryd.core.events import (
     AttemptEnded,
     AttemptResult,
     AttemptStarted,
+    ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
     Entry,
@@ -49,6 +50,7 @@ from factoryd.core.records import (
     IssueRecord,
     RunRecord,
     Snapshot,
+    StopRule,
     same_issue,
 )
 
@@ -60,6 +62,8 @@ class Registry:
         self.issues: dict[str, IssueRecord] = {}
         self.handoffs: dict[str, HandoffRecord] = {}
         self.counters = Counters()
+        self.stop_rule: StopRule | None = None
+        """How the daemon that opened the ledger last stops trees; None before the first said."""
         self.seq = 0
 
     @classmethod
@@ -71,6 +75,7 @@ class Registry:
             registry.issues = stored.issues
             registry.handoffs = stored.handoffs
             registry.counters = stored.counters
+            registry.stop_rule = stored.stop_rule
             registry.seq = stored.seq
         for recorded in facts:
             draft = Draft(registry)
@@ -86,6 +91,7 @@ class Registry:
                 issues=self.issues,
                 handoffs=self.handoffs,
                 counters=self.counters,
+                stop_rule=self.stop_rule,
             )
         )
 
@@ -102,6 +108,7 @@ class Registry:
             else:
                 self.handoffs[run] = handoff
         self.counters = draft.counters
+        self.stop_rule = draft.stop_rule
         self.seq = seq
 
     def forget(self, key: str) -> None:
@@ -117,6 +124,7 @@ class Draft:
         handoffs: dict[str, HandoffRecord | None] = dict(base.handoffs)
         self.handoffs: ChainMap[str, HandoffRecord | None] = ChainMap({}, handoffs)
         self.counters = base.counters
+        self.stop_rule = base.stop_rule
 
     def fork(self) -> "Draft":
         """Return a draft over this one, which is worth keeping only if all its facts are legal."""
@@ -132,6 +140,9 @@ class Draft:
         """
         match fact:
             case DaemonStarted() | DaemonStopped():
+                return Entry(at=at, fact=fact)
+            case ConfigurationLoaded():
+                self.stop_rule = StopRule(policy=fact.stop, grace_s=fact.grace_s)
                 return Entry(at=at, fact=fact)
             case IssueClaimed() | IssueEscalated():
                 return self._open(fact, at)
@@ -286,7 +297,9 @@ class Draft:
     ) -> RunRecord:
         match fact:
             case RunStarted():
-                return replace(run, state=AgentState.RUNNING, identity=fact.identity, since=at)
+                place = replace(run.place, cgroup_inode=fact.cgroup_inode)
+                running = AgentState.RUNNING
+                return replace(run, state=running, identity=fact.identity, place=place, since=at)
             case RunExited():
                 return replace(run, state=AgentState.EXITED, exit=fact.exit)
             case RunEmptied():

@@ -153,7 +153,10 @@ class AgentRunner:
             raise tree
         assert tree.identity is not None
         live = self._enter(self._ledger_record(work, run), tree, offset=0)
-        await self._ledger.record(RunStarted(issue=key, run=run, identity=tree.identity))
+        inode = tree.place.cgroup_inode
+        await self._ledger.record(
+            RunStarted(issue=key, run=run, identity=tree.identity, cgroup_inode=inode)
+        )
         return live
 
     def _ledger_record(self, work: Assignment, run: RunId) -> RunRecord:
@@ -206,6 +209,7 @@ class AgentRunner:
             stalled = exit_ is None and attention.cancel_called
             ending = Ending(
                 exit=exit_ or _NOBODY,
+                began=live.tree.identity is not None,
                 stopping=exit_ is None and not stalled,
                 stalled=stalled,
                 later_stage=work.stage > 0,
@@ -246,10 +250,31 @@ class AgentRunner:
     async def _close(
         self, live: LiveRun, config: Config, stopping: Stopping, ending: Ending
     ) -> None:
-        """Empty the tree, before anything that could fail; then record what came of the run."""
+        """Empty the tree, before anything that could fail; then record what came of the run.
+
+        Its last lines are passed on while it still counts as live: of a run that does not, no later
+        daemon would.
+        """
         report = await stopping.empty(live.tree, stop_policy(config.stop, config.protect))
-        record, key = live.record, live.record.place.issue
         await live.sample()
+        try:
+            await self._pass_on_the_rest(live)
+        finally:
+            try:
+                await self._record_end(live, ending, report)
+            finally:
+                self._let_go(live)
+                self.frost.tell(live.record.place.issue)
+
+    async def _pass_on_the_rest(self, live: LiveRun) -> None:
+        with trio.move_on_after(DRAIN_S) as drain:
+            await self._follower.drain(live.record.place, live)
+        if drain.cancelled_caught:
+            directory = live.record.place.directory
+            logger.warning("the rest of the output is only in %s/output", directory)
+
+    async def _record_end(self, live: LiveRun, ending: Ending, report: StopReport) -> None:
+        record, key = live.record, live.record.place.issue
         result = classify_exit(ending)
         if report.emptied:
             await self._ledger.record(
@@ -276,14 +301,6 @@ class AgentRunner:
                 )
             )
         live.record = self._newest(live.record)
-        try:
-            with trio.move_on_after(DRAIN_S) as drain:
-                await self._follower.drain(record.place, live)
-        finally:
-            self._let_go(live)
-            self.frost.tell(key)
-        if drain.cancelled_caught:
-            logger.warning("the rest of the output is only in %s/output", record.place.directory)
 
     def _keep(self, live: LiveRun) -> None:
         """Leave a run to the next daemon as it is: for the ledger it goes on, and so it does.

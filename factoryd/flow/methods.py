@@ -18,6 +18,7 @@ from factoryd.core.events import HandoffMade, Recorded, RunEmptied
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from factoryd.core.model import RunId, TreePlace
 from factoryd.core.records import same_issue
+from factoryd.flow.recovery import Reaper
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.varlink import (
@@ -50,6 +51,7 @@ from factoryd.wire.messages import (
     KillCall,
     LogsCall,
     Nothing,
+    ReapCall,
     ShutdownCall,
     StatusCall,
     SubmitCall,
@@ -98,6 +100,7 @@ class Methods:
         scheduler: Scheduler,
         overview: Overview,
         shut_down: ShutDown,
+        reaper: Reaper,
     ) -> None:
         self._ledger = shop.ledger
         self._sources = shop.sources
@@ -106,6 +109,7 @@ class Methods:
         self._scheduler = scheduler
         self._overview = overview
         self._shut_down = shut_down
+        self._reaper = reaper
 
     async def answer(self, interface: str, name: str, call: Call, say: Say) -> None:
         """Answer a call, once or more; raises `WireError` or a `FactoryError` for a refusal."""
@@ -128,20 +132,27 @@ class Methods:
         match parameters:
             case StatusCall():
                 await self._status(parameters, say)
-            case SubmitCall():
-                await self._submit(parameters, say)
-            case KillCall():
-                await self._kill(parameters, say, more=more)
             case LogsCall():
                 await self._logs(parameters, say)
             case EventsCall():
                 await self._events(parameters, say)
-            case FreezeCall() | ThawCall():
-                await self._freeze_or_thaw(parameters, say)
+            case KillCall():
+                await self._kill(parameters, say, more=more)
             case ShutdownCall():
                 await self._shutdown(parameters, say)
             case _:
-                await say(self._overview.health())
+                await say(await self._answer_once(parameters))
+
+    async def _answer_once(self, parameters: msgspec.Struct) -> msgspec.Struct:
+        match parameters:
+            case SubmitCall():
+                return await self._submit(parameters)
+            case FreezeCall() | ThawCall():
+                return await self._freeze_or_thaw(parameters)
+            case ReapCall():
+                return await self._reaper.reap(dry_run=parameters.dry_run)
+            case _:
+                return self._overview.health()
 
     async def _status(self, call: StatusCall, say: Say) -> None:
         status = await self._overview.status(call.targets)
@@ -164,21 +175,21 @@ class Methods:
                 await self._ledger.wait_beyond(seq)
             await trio.sleep(0.1)
 
-    async def _submit(self, call: SubmitCall, say: Say) -> None:
+    async def _submit(self, call: SubmitCall) -> SubmitReply:
         name = call.source or next(iter(self._sources))
         source = self._sources.get(name)
         if source is None:
             raise NoSuchTarget(f"{name}: no such source: there are {', '.join(self._sources)}")
-        await say(SubmitReply(key=await source.submit(call.name, call.text), source=name))
+        return SubmitReply(key=await source.submit(call.name, call.text), source=name)
 
-    async def _freeze_or_thaw(self, call: FreezeCall | ThawCall, say: Say) -> None:
+    async def _freeze_or_thaw(self, call: FreezeCall | ThawCall) -> FrostReply:
         self._check_writing()
         key = self._key_of(call.target)
         if isinstance(call, FreezeCall):
             settled = await self._scheduler.freeze(key, _reason(call.reason, "frozen by a person"))
         else:
             settled = await self._scheduler.thaw(key)
-        await say(FrostReply(issue=key, runs=settled.done, late=settled.late))
+        return FrostReply(issue=key, runs=settled.done, late=settled.late)
 
     def _check_writing(self) -> None:
         if self._ledger.trouble is not None:

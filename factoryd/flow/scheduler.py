@@ -167,6 +167,7 @@ class Scheduler:
             return False
         for follower in self.followers:
             await follower.ask()
+        await self._note_departures()  # or what is put back before the next start is not new
         left = [i for i in self._free() if isinstance(self.decide(i), Dispatch | Reopen | Escalate)]
         if left:
             self.wake()

@@ -24,6 +24,7 @@ from factoryd.wire.answers import (
     KilledView,
     ProblemView,
     PulseView,
+    SignalledView,
     SkippedView,
     SourceView,
     StatusReply,
@@ -256,6 +257,9 @@ def killed_view(agent: str, run: str, report: StopReport) -> KilledView:
         run=run,
         signals=report.signals,
         killed=report.killed,
+        signalled=tuple(
+            SignalledView(pid=one.pid, signals=one.signals) for one in report.signalled
+        ),
         skipped=tuple(SkippedView(pid=one.pid, reason=one.reason) for one in report.skipped),
         survivors=report.survivors,
         emptied=report.emptied,

@@ -120,6 +120,13 @@ class SkippedView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class SignalledView(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that was signalled, and with what, in order; each signal is named once."""
+
+    pid: int
+    signals: tuple[str, ...]
+
+
 class KilledView(msgspec.Struct, frozen=True, kw_only=True):
     """What ending one run took; `emptied` is proof that nothing of it exists any more."""
 
@@ -127,6 +134,7 @@ class KilledView(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     signals: tuple[str, ...]
     killed: int
+    signalled: tuple[SignalledView, ...]
     skipped: tuple[SkippedView, ...]
     survivors: int
     emptied: bool
@@ -197,6 +205,35 @@ class FrostReply(msgspec.Struct, frozen=True, kw_only=True):
     issue: str
     runs: int
     late: int
+
+
+class ReapedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A tree that is proven empty now, and the processes of it that were found."""
+
+    agent: str
+    issue: str
+    run: str
+    pids: tuple[int, ...]
+
+
+class LeftView(msgspec.Struct, frozen=True, kw_only=True):
+    """What was left alone, and why; `pid` is null where no process is meant."""
+
+    agent: str
+    pid: int | None
+    reason: str
+
+
+class ReapReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What the reaper did, or would do; `daemon` is `alive`, `hung` or `dead` as it was found.
+
+    `survivors` counts the processes that may be left, one at least for each tree not proven empty.
+    """
+
+    daemon: str
+    reaped: tuple[ReapedView, ...] = ()
+    skipped: tuple[LeftView, ...] = ()
+    survivors: int = 0
 
 
 class ShutdownReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from factoryd.wire.answers import (
     HealthReply,
     KillReply,
     LogsReply,
+    ReapReply,
     ShutdownReply,
     StatusReply,
     SubmitReply,
@@ -108,6 +109,12 @@ class ThawCall(msgspec.Struct, frozen=True, kw_only=True):
     target: str
 
 
+class ReapCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for trees that nobody owns to be emptied, or what that would do."""
+
+    dry_run: bool = False
+
+
 class ShutdownCall(msgspec.Struct, frozen=True, kw_only=True):
     """Ask the daemon to stop; the connection closes when it has.
 
@@ -128,13 +135,17 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MethodSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A method: its parameters, its answer, whether it may stream and whether it only reads."""
+    """A method: its parameters, its answer, whether it may stream and whether it only reads.
+
+    One that `lasts` may take as long as agents take to end.
+    """
 
     call: type[msgspec.Struct]
     reply: type[msgspec.Struct]
     doc: str
     streams: bool = False
     reads: bool = False
+    lasts: bool = False
 
 
 METHODS = {
@@ -166,6 +177,12 @@ METHODS = {
         streams=True,
         reads=True,
         doc="Facts of the ledger; to follow it needs `more`.",
+    ),
+    "Reap": MethodSpec(
+        call=ReapCall,
+        reply=ReapReply,
+        lasts=True,
+        doc="Empties process trees that nobody owns, now instead of at the next round.",
     ),
     "Health": MethodSpec(
         call=Nothing, reply=HealthReply, reads=True, doc="Whether the daemon makes progress."

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import trio
-from msgspec import structs
+from msgspec.structs import replace
 
 from factoryd.core.errors import CannotStart
 from factoryd.core.model import (
@@ -14,8 +14,10 @@ from factoryd.core.model import (
     Exit,
     ProcessIdentity,
     RunId,
+    Signalled,
     Skipped,
     StopPolicy,
+    StopPreview,
     StopReport,
     TreePlace,
     Usage,
@@ -45,7 +47,7 @@ class Life:
     """One run, as the kernel would know it: shared by all who look at it."""
 
     def __init__(self, place: TreePlace, command: Command, program: Program, pid: int) -> None:
-        self.place = place
+        self.place = replace(place, cgroup_inode=pid)
         self.command = command
         self.program = program
         self.identity = ProcessIdentity(pid=pid, start_ticks=pid, boot_id="fake")
@@ -58,6 +60,7 @@ class Life:
         self.signalled = 0
         self.frozen_at: float | None = None
         self.thawed = trio.Event()
+        self.sent: dict[int, list[str]] = {}
 
     def freeze(self) -> None:
         """Stop the clock of whatever it does by itself."""
@@ -73,10 +76,16 @@ class Life:
             self.thawed.set()
 
     def signal(self, name: str) -> None:
-        """Note a signal to whoever is left."""
-        if self.left:
-            self.signals.append(name)
-            self.signalled = max(self.signalled, self.left)
+        """Note a signal to whoever is left, the root last."""
+        if not self.left:
+            return
+        self.signals.append(name)
+        self.signalled = max(self.signalled, self.left)
+        root = self.identity.pid
+        children = [root * 100 + n for n in range(self.left - (self.exit is None))]
+        for pid in [*children, *([root] if self.exit is None else [])]:
+            names = self.sent.setdefault(pid, [])
+            names += [name] if name not in names else []
 
     @property
     def frozen(self) -> bool:
@@ -111,9 +120,10 @@ class World:
 class FakeTree:
     """See `ports.Tree`."""
 
-    def __init__(self, place: TreePlace, life: Life | None) -> None:
-        self._place = place
+    def __init__(self, place: TreePlace, life: Life | None, fault: str | None = None) -> None:
+        self._place = place if life is None else life.place
         self._life = life
+        self._fault = fault
         self._began: float | None = None
         self.closed = False
 
@@ -129,7 +139,7 @@ class FakeTree:
         life = self._life
         if life is None:
             await trio.lowlevel.checkpoint()
-            return Exit(status=None, reason="it never began")
+            return Exit(status=None, reason=self._fault or "it never began")
         while life.exit is None and life.program.status is not None:
             with trio.move_on_at(life.ends_at) as scope:
                 await life.exited.wait()
@@ -167,24 +177,36 @@ class FakeTree:
         await trio.lowlevel.checkpoint()
         life = self._life
         if life is None:
-            return StopReport(took_s=trio.current_time() - began)
+            skipped = (Skipped(pid=0, reason=self._fault),) if self._fault else ()
+            return StopReport(skipped=skipped, took_s=trio.current_time() - began)
         life.signal("SIGKILL")
         if not life.program.survivors:
             life.end(137, children_too=True)
         return StopReport(
             signals=tuple(dict.fromkeys(life.signals)),
             killed=life.signalled - min(life.left, life.signalled),
+            signalled=tuple(
+                Signalled(pid=pid, signals=tuple(names)) for pid, names in life.sent.items()
+            ),
             skipped=life.program.survivors,
             survivors=len(life.program.survivors),
             emptied=not life.program.survivors,
             took_s=trio.current_time() - began,
         )
 
+    def preview(self, policy: StopPolicy) -> StopPreview:
+        if self._life is None or self._life.left == 0:
+            return StopPreview()
+        pid = self._life.identity.pid
+        if pid in policy.protected_pids:
+            return StopPreview(skipped=(Skipped(pid=pid, reason="protected"),))
+        return StopPreview(pids=(pid,))
+
     def usage(self) -> Usage:
         if self._life is None:
             return Usage(processes=0, memory_bytes=0)
         if self._life.left == 0:
-            return structs.replace(self._life.program.usage, processes=0, memory_bytes=0)
+            return replace(self._life.program.usage, processes=0, memory_bytes=0)
         return self._life.program.usage
 
     def close(self) -> None:
@@ -231,7 +253,10 @@ class FakeTrees:
 
     async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> FakeTree:
         await trio.lowlevel.checkpoint()
-        return FakeTree(place, self.world.lives.get(place.run))
+        life = self.world.lives.get(place.run)
+        if life is not None and place.cgroup_inode not in (None, life.place.cgroup_inode):
+            return FakeTree(place, None, "leaf identity mismatch")
+        return FakeTree(place, life)
 
     def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
         return [life.place for life in self.running() if life.place.run not in known]

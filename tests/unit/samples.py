@@ -5,6 +5,7 @@ from factoryd.core.events import (
     AttemptEnded,
     AttemptResult,
     AttemptStarted,
+    ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
     HandoffCleared,
@@ -34,6 +35,7 @@ from factoryd.core.model import (
     ProcessIdentity,
     Receipt,
     RunId,
+    StopPolicy,
     StopReport,
     TreePlace,
 )
@@ -121,6 +123,7 @@ def one_of_each(key: str = KEY) -> list[AnyFact]:
     return [
         DaemonStarted(pid=1, version="1", boot_id="boot"),
         DaemonStopped(clean=True),
+        ConfigurationLoaded(stop=StopPolicy(protected_pids=frozenset({7})), grace_s=1.5),
         claimed(key),
         IssueEscalated(issue=key, work=issue(key), reason="no route"),
         IssueLeftReady(issue=key),

@@ -22,6 +22,8 @@ VERBS = {
     "Logs": ["logs", "ar-255-impl"],
     "Events": ["events"],
     "Health": ["health"],
+    "Freeze": ["freeze", "AR-255"],
+    "Thaw": ["thaw", "AR-255"],
     "Shutdown": ["shutdown"],
 }
 
@@ -183,6 +185,7 @@ async def test_kill_tells_of_every_agent_as_it_is_emptied(daemon, ctl):
             "run": "r1",
             "signals": ["SIGTERM", "SIGKILL"],
             "killed": 3,
+            "signalled": [{"pid": 7, "signals": ["SIGTERM", "SIGKILL"]}],
             "skipped": [{"pid": 1, "reason": "protected"}],
             "survivors": 0,
             "emptied": True,

@@ -615,6 +615,21 @@ async def test_a_verdict_that_was_given_before_the_daemon_died_stands(
     assert outcome(factory).state is S.DONE
 
 
+async def test_an_attempt_that_was_put_off_before_the_daemon_died_stays_put_off(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [Program(status=75), DONE]
+    async with factory.daemon() as daemon:
+        await daemon.wait_for(lambda: "run-emptied" in factory.story("AR-1"))
+        factory.kill_daemon()
+        assert factory.story("AR-1")[-1] == "run-emptied"
+    await factory.drain()
+    assert results(factory) == [AttemptResult.DEFERRED, AttemptResult.SUCCEEDED]
+    first, second = factory.script.moments[:2]
+    assert second - first >= factory.config.dispatch.error_cooldown
+
+
 async def test_dying_again_and_again_grants_no_more_resumes_than_the_budget(
     autojump_clock, factory
 ):

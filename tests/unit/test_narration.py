@@ -10,6 +10,7 @@ from tests.unit.samples import one_of_each, run_emptied
 
 FOR_EVER = {
     "daemon-started": "19b24902b3c15f74b5e97215c66d1864",
+    "configuration-loaded": "db8056fca5ff5852a36c07eb2a74680b",
     "daemon-stopped": "035b800b24735b1a8cf07354b6a05075",
     "issue-claimed": "2344e7ba52445cfe960bf35a5d6d2818",
     "issue-escalated": "0536d95196c15cf8b576eb2f8ecbd9d3",

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from factoryd.core.config import Config
 from factoryd.core.events import (
@@ -14,6 +15,7 @@ from factoryd.core.events import (
     HandoffMade,
     RunEmptied,
     RunResult,
+    RunStarted,
     RunStarting,
 )
 from factoryd.core.model import Command, Exit, IssueState, RunId, Skipped
@@ -147,6 +149,83 @@ async def test_adopted_runs_and_handoffs_are_no_strays(autojump_clock, factory):
         factory.kill_daemon()
     async with factory.daemon() as daemon:
         assert await daemon.reaper.empty_strays() == 0
+
+
+# ------------------------------------------------------- both ways: leaves, records, pids
+
+
+def replace_leaf(factory):
+    """Put another directory where the only run has its leaf."""
+    (life,) = factory.world.lives.values()
+    life.place = replace(life.place, cgroup_inode=1)
+    return life
+
+
+async def test_a_started_run_is_remembered_with_the_inode_of_its_leaf(autojump_clock, factory):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        (life,) = factory.world.lives.values()
+        assert daemon.record("AR-1").runs[IMPL].place == life.place
+        assert factory.of_kind(RunStarting)[0].place.cgroup_inode is None
+        assert life.place.cgroup_inode is not None
+        assert factory.of_kind(RunStarted)[0].cgroup_inode == life.place.cgroup_inode
+        factory.kill_daemon()
+    async with factory.daemon() as daemon:
+        assert daemon.record("AR-1").runs[IMPL].place == life.place, "replayed"
+
+
+async def test_recovery_closes_a_record_without_leaf_with_what_the_status_file_says(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        factory.kill_daemon()
+    (life,) = factory.world.lives.values()
+    life.end(0, children_too=True)
+    await factory.drain()
+    emptied = factory.of_kind(RunEmptied)[0]
+    assert emptied.result is RunResult.SUCCEEDED
+    assert (emptied.report.emptied, emptied.report.signalled) == (True, ())
+    assert factory.script.started == [IMPL, REVIEW]
+
+
+async def test_recovery_closes_a_run_whose_leaf_is_anothers_and_leaves_that_alone(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER, DONE]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        factory.kill_daemon()
+    other = replace_leaf(factory)
+    await factory.drain()
+    lost = factory.of_kind(RunEmptied)[0]
+    assert lost.result is RunResult.LOST
+    assert lost.reason == "ar-1-impl was lost: leaf identity mismatch"
+    assert lost.report.skipped == (Skipped(pid=0, reason="leaf identity mismatch"),)
+    assert (other.left, other.signals) == (1, [])
+    assert factory.script.started == [IMPL, IMPL, REVIEW]
+
+
+async def test_a_handoff_whose_leaf_is_anothers_by_now_is_cleared_and_signals_nobody(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [STUCK]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        await daemon.scheduler.kill(["AR-1"], "asked", None)
+        await daemon.wait_for(lambda: bool(daemon.ledger.registry.handoffs))
+        other = replace_leaf(factory)
+        signals = list(other.signals)
+        await daemon.wait_for(lambda: not daemon.ledger.registry.handoffs)
+    (cleared,) = factory.of_kind(HandoffCleared)
+    assert cleared.report.skipped == (Skipped(pid=0, reason="leaf identity mismatch"),)
+    assert (other.left, other.signals) == (1, signals)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -6,7 +6,7 @@ import trio
 
 from factoryd.core.config import HeartbeatConfig
 from factoryd.core.events import Recorded, decode_fact
-from factoryd.core.model import Containment, IssueState, Problem, Skipped, StopReport
+from factoryd.core.model import Containment, IssueState, Problem, Signalled, Skipped, StopReport
 from factoryd.core.registry import Registry
 from factoryd.flow.preview import preview
 from factoryd.flow.pulse import Pulses
@@ -209,6 +209,7 @@ def test_a_kill_is_shown_with_whom_it_spared_and_why():
     report = StopReport(
         signals=("SIGTERM", "SIGKILL"),
         killed=3,
+        signalled=(Signalled(pid=7, signals=("SIGTERM", "SIGKILL")),),
         skipped=(Skipped(pid=1, reason="protected"),),
         survivors=1,
         emptied=False,
@@ -220,6 +221,7 @@ def test_a_kill_is_shown_with_whom_it_spared_and_why():
         "run": fact.run,
         "signals": ("SIGTERM", "SIGKILL"),
         "killed": 3,
+        "signalled": ({"pid": 7, "signals": ("SIGTERM", "SIGKILL")},),
         "skipped": ({"pid": 1, "reason": "protected"},),
         "survivors": 1,
         "emptied": False,
