@@ -19,7 +19,10 @@ from factoryd.core.events import (
     IssueLeftReady,
     IssueParked,
     IssueReopened,
+    IssueRerouted,
     IssueStopping,
+    NameCollided,
+    OutcomeWithheld,
     OutcomeWritten,
     RunEmptied,
     RunExited,
@@ -45,12 +48,14 @@ MOVES: dict[type[Fact], Moves] = {
     DaemonStarted: {},
     DaemonStopped: {},
     IssueClaimed: {None: S.CLAIMED, S.READY: S.CLAIMED, S.ESCALATED: S.CLAIMED},
+    IssueRerouted: {S.CLAIMED: S.CLAIMED},
     IssueEscalated: {None: S.ESCALATED, S.READY: S.ESCALATED, S.ESCALATED: S.ESCALATED},
     IssueLeftReady: _STAYS,
     IssueReopened: {S.DONE: S.READY, S.PARKED: S.READY, S.CANCELLED: S.READY},
     AttemptStarted: {S.CLAIMED: S.RUNNING, S.COOLDOWN: S.RUNNING},
     StageStarted: {S.RUNNING: S.RUNNING},
     RunStarting: {S.RUNNING: S.RUNNING},
+    NameCollided: _WORKING,
     RunStarted: _WORKING,
     RunExited: _WORKING,
     RunEmptied: _WORKING,
@@ -62,6 +67,7 @@ MOVES: dict[type[Fact], Moves] = {
     IssueParked: {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},
     IssueCancelled: {S.STOPPING: S.CANCELLED},
     OutcomeWritten: {state: state for state in TERMINAL},
+    OutcomeWithheld: {state: state for state in TERMINAL},
 }
 
 

@@ -63,6 +63,8 @@ class IssueRecord(Data, frozen=True, kw_only=True):
     left_ready: bool = False
     written: bool = False
     runs: dict[str, RunRecord] = msgspec.field(default_factory=dict[str, RunRecord])
+    collisions: dict[str, RunId] = msgspec.field(default_factory=dict[str, RunId])
+    """Agents that could not start, each with the run that had its name."""
     cpu_s: float = 0.0
     peak_processes: int = 0
 

@@ -29,7 +29,10 @@ from factoryd.core.events import (
     IssueLeftReady,
     IssueParked,
     IssueReopened,
+    IssueRerouted,
     IssueStopping,
+    NameCollided,
+    OutcomeWithheld,
     OutcomeWritten,
     Recorded,
     RunEmptied,
@@ -41,6 +44,7 @@ from factoryd.core.events import (
 )
 from factoryd.core.lifecycle import next_state
 from factoryd.core.model import AgentState, RunId
+from factoryd.core.names import check_name_free
 from factoryd.core.records import (
     Counters,
     HandoffRecord,
@@ -139,7 +143,6 @@ class Draft:
     def _open(self, fact: IssueClaimed | IssueEscalated, at: float) -> Entry:
         old = self.issues.get(same_issue(fact.issue))
         state = next_state(old.state if old else None, fact)
-        claimed = isinstance(fact, IssueClaimed)
         self._put(
             IssueRecord(
                 issue=fact.work,
@@ -150,8 +153,6 @@ class Draft:
                 reason=None if isinstance(fact, IssueClaimed) else fact.reason,
             )
         )
-        if claimed:
-            self._count(dispatched=1)
         return Entry(at=at, fact=fact)
 
     def _change(self, fact: AnyFact, at: float) -> Entry:
@@ -206,11 +207,38 @@ class Draft:
                 reason = None if isinstance(fact, IssueDone) else fact.reason
                 return replace(record, reason=reason, not_before=None)
             case _:
+                return self._note(record, fact)
+
+    def _note(self, record: IssueRecord, fact: AnyFact) -> IssueRecord:
+        match fact:
+            case IssueRerouted():
+                return self._reroute(record, fact)
+            case NameCollided():
+                return self._collide(record, fact)
+            case OutcomeWithheld():
+                told = f"{record.reason}; " if record.reason else ""
+                reason = f"{told}its outcome is not written back: {fact.reason}"
+                return replace(record, written=True, reason=reason)
+            case _:
                 raise AssertionError(fact)
+
+    def _reroute(self, record: IssueRecord, fact: IssueRerouted) -> IssueRecord:
+        if record.attempt:
+            raise IllegalFact(f"{fact.issue}: an attempt at it has begun")
+        return replace(
+            record, issue=fact.work, repo=fact.repo, recipe=fact.recipe, reason=fact.reason
+        )
+
+    def _collide(self, record: IssueRecord, fact: NameCollided) -> IssueRecord:
+        if record.collisions.get(fact.agent) == fact.holder:
+            raise IllegalFact(f"{fact.issue}: that {fact.holder} has the name is known already")
+        self._count(name_collisions=1)
+        return replace(record, collisions={**record.collisions, fact.agent: fact.holder})
 
     def _begin_attempt(self, record: IssueRecord, fact: AttemptStarted, at: float) -> IssueRecord:
         if record.attempt_open or fact.attempt != record.attempts_used + 1:
             raise IllegalFact(f"{fact.issue}: attempt {fact.attempt} is not the next one")
+        self._count(dispatched=int(record.attempt == 0))
         return replace(
             record,
             attempt=fact.attempt,
@@ -243,12 +271,7 @@ class Draft:
         before = record.runs.get(fact.agent)
         if not record.attempt_open or (before is not None and before.live):
             raise IllegalFact(f"{fact.issue}: {fact.agent} has a live run already")
-        for owed in self.handoffs.values():
-            if owed is not None and owed.place.agent == fact.agent:
-                raise IllegalFact(
-                    f"{fact.issue}: {fact.agent} cannot start: the tree of its earlier run "
-                    f"{owed.place.run} is not proven empty yet: {owed.reason}"
-                )
+        check_name_free(fact.agent, self.issues, self.handoffs)
         self._count(resumed=int(fact.resumes > 0))
         run = RunRecord(
             run=fact.run,
@@ -276,6 +299,8 @@ class Draft:
             case RunStarted():
                 return replace(run, state=AgentState.RUNNING, identity=fact.identity, since=at)
             case RunExited():
+                if run.exit is not None:
+                    raise IllegalFact(f"{fact.issue}: how run {fact.run} ended is known already")
                 return replace(run, state=AgentState.EXITED, exit=fact.exit)
             case RunEmptied():
                 good = fact.result in {RunResult.SUCCEEDED, RunResult.CHANGES}

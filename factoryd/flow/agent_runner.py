@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from factoryd.core import labels
 from factoryd.core.assignment import Assignment
 from factoryd.core.config import Config
-from factoryd.core.errors import CannotStart
+from factoryd.core.errors import CannotStart, NameTaken
 from factoryd.core.events import (
     HandoffMade,
+    NameCollided,
     RunEmptied,
     RunExited,
     RunResult,
@@ -45,7 +46,7 @@ class RunEnd(Data, frozen=True, kw_only=True):
 
     step: NextStep
     agent: str
-    place: TreePlace
+    place: TreePlace | None
     reason: str
 
 
@@ -170,7 +171,9 @@ class AgentRunner:
             if end.step is not NextStep.RESUME:
                 return end
             if live.record.state is AgentState.LEAKED:
-                reason = f"{end.reason} and cannot be resumed: {live.record.reason}"
+                why = live.record.reason or "its tree is not empty"
+                await self._note_collision(work, live.record.run, why)
+                reason = f"{end.reason} and cannot be resumed: {why}"
                 return replace(end, step=NextStep.FAIL, reason=reason)
             resumes += live.record.result in _COUNTED
             record = None
@@ -205,13 +208,23 @@ class AgentRunner:
         return live
 
     async def _start_recorded(self, work: Assignment, place: TreePlace, resumes: int) -> LiveRun:
-        key, run = work.issue.key, place.run
-        await self._ledger.record(
-            RunStarting(
-                issue=key, run=run, agent=work.agent, role=work.role, place=place, resumes=resumes
+        key, run, session = work.issue.key, place.run, self._session_to_resume(work)
+        try:
+            await self._ledger.record(
+                RunStarting(
+                    issue=key,
+                    run=run,
+                    agent=work.agent,
+                    role=work.role,
+                    place=place,
+                    resumes=resumes,
+                    session=session,
+                )
             )
-        )
-        command = self._kinds[work.config.kind].command(work, run, None)
+        except NameTaken as taken:
+            await self._note_collision(work, RunId(taken.holder), str(taken))
+            raise
+        command = self._kinds[work.config.kind].command(work, run, session)
         tree: Tree | CannotStart
         try:
             tree = await self._trees.start(place, command)
@@ -224,6 +237,21 @@ class AgentRunner:
         live = self._enter(self._ledger_record(work, run), tree, offset=0)
         await self._ledger.record(RunStarted(issue=key, run=run, identity=tree.identity))
         return live
+
+    def _session_to_resume(self, work: Assignment) -> str | None:
+        issue = self._ledger.registry.issue(work.issue.key)
+        last = None if issue is None else issue.runs.get(work.agent)
+        here = last is not None and (last.round, last.stage) == (work.round, work.stage)
+        return last.session if last is not None and here else None
+
+    async def _note_collision(self, work: Assignment, holder: RunId, reason: str) -> None:
+        """Count and warn that a name is taken: once for each run that has it."""
+        issue = self._ledger.registry.issue(work.issue.key)
+        if issue is not None and issue.collisions.get(work.agent) != holder:
+            key, agent = work.issue.key, work.agent
+            await self._ledger.record(
+                NameCollided(issue=key, agent=agent, holder=holder, reason=reason)
+            )
 
     def _ledger_record(self, work: Assignment, run: RunId) -> RunRecord:
         issue = self._ledger.registry.issue(work.issue.key)
