@@ -45,6 +45,7 @@ class Scheduler:
         self._shunned: dict[str, tuple[Issue, str]] = {}
         """Ready issues that something went wrong with, as they were then, and what."""
         self._wake = trio.Event()
+        shop.slots.freed = self.wake
 
     def wake(self) -> None:
         """Look at everything again soon."""
@@ -238,11 +239,11 @@ class Scheduler:
         for follower in self.followers:
             listed |= {same_issue(key) for key in follower.listing.copies}
         self._shunned = {key: one for key, one in self._shunned.items() if key in listed}
-        unknown = {follower.name for follower in self.followers if not follower.complete}
+        complete = {follower.name for follower in self.followers if follower.complete}
         gone: list[AnyFact] = [
             IssueLeftReady(issue=record.issue.key)
             for key, record in self._shop.ledger.registry.issues.items()
-            if record.issue.source not in unknown and not record.left_ready and key not in listed
+            if record.issue.source in complete and not record.left_ready and key not in listed
         ]
         await self._shop.ledger.record(*gone)
 

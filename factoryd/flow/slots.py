@@ -17,6 +17,8 @@ class Slots:
     def __init__(self, total: int, taken: int = 0) -> None:
         """Start with `taken` slots in use, even if those are more than `total`."""
         self.total = total
+        self.freed: Callable[[], None] = lambda: None
+        """Called whenever a slot is free that nobody waits for."""
         self._taken = taken
         self._waiting = trio.lowlevel.ParkingLot()
 
@@ -45,6 +47,7 @@ class Slots:
             self._waiting.unpark()
         else:
             self._taken -= 1
+            self.freed()
 
 
 class Seat:
