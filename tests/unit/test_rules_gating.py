@@ -43,8 +43,7 @@ def test_the_reasons_are_these_strings():
 
 
 def test_of_several_reasons_the_first_in_order_is_told():
-    worst = {"not_before": 99.0, "attempts_used": 9}
-    known = IssueRecord(issue=issue(), state=S.DONE, since=0.0, **worst)
+    known = IssueRecord(issue=issue(), state=S.DONE, since=0.0, not_before=99.0, attempts_used=9)
     outside, lost = issue(labels=()), issue(repo="nope")
     config = parse(SMALL)
     told = [

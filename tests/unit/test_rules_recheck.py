@@ -148,13 +148,13 @@ async def test_work_that_has_begun_keeps_the_route_it_began_on(autojump_clock, f
 class Silent(FakeSource):
     """Lists, and never answers a claim until it is let."""
 
-    def __init__(self, name, answer=lambda: trio.sleep_forever()):
+    def __init__(self, name, after_s=float("inf")):
         super().__init__(name)
-        self.answer = answer
+        self.after_s = after_s
 
     @override
     async def claim(self, issue):
-        await self.answer()
+        await trio.sleep(self.after_s)
         return await super().claim(issue)
 
 
@@ -177,7 +177,7 @@ async def test_issues_of_a_source_that_does_not_answer_keep_no_slot_from_others(
 async def test_an_answer_that_took_long_is_asked_for_again_once_there_is_a_slot(
     autojump_clock, factory
 ):
-    slow = Silent("slow", lambda: trio.sleep(PATIENCE_S + 1))
+    slow = Silent("slow", PATIENCE_S + 1)
     slow.put(factory.put("AR-1"))
     factory.source, factory.sources = slow, [slow]
     daemon = await factory.drain()
