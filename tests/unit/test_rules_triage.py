@@ -2,6 +2,7 @@
 
 import re
 import time
+from typing import Any
 
 import pytest
 import trio
@@ -43,7 +44,8 @@ def routes(*kinds):
 def test_label_before_project_before_team_before_keyword_before_default():
     config = routes(*KINDS)
     for n, kind in enumerate(KINDS):
-        found = choose_route(issue(**dict([("labels", ()), *HINTS[n:]])), config)
+        hints: dict[str, Any] = dict([("labels", ()), *HINTS[n:]])
+        found = choose_route(issue(**hints), config)
         assert isinstance(found, Routed)
         assert found.repo == kind
 
