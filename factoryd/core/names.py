@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 from factoryd.core.errors import NameTaken
+from factoryd.core.events import NameCollided
+from factoryd.core.model import RunId
 from factoryd.core.records import HandoffRecord, IssueRecord, same_issue
 
 
@@ -35,3 +37,12 @@ def check_name_free(
                 agent=agent,
                 holder=run.run,
             )
+
+
+def tell_collision(
+    issue: IssueRecord, agent: str, holder: RunId, reason: str
+) -> tuple[NameCollided, ...]:
+    """Return the fact that a name is taken; none when that was told of this holder before."""
+    if issue.collisions.get(agent) == holder:
+        return ()
+    return (NameCollided(issue=issue.issue.key, agent=agent, holder=holder, reason=reason),)

@@ -73,6 +73,12 @@ class IssueRecord(Data, frozen=True, kw_only=True):
         """Return the runs whose trees are this issue's to empty."""
         return tuple(run for run in self.runs.values() if run.live)
 
+    def session_of(self, agent: str) -> str | None:
+        """Return the session of an agent's newest run in the present stage, to be resumed."""
+        last = self.runs.get(agent)
+        here = last is not None and (last.round, last.stage) == (self.round, self.stage)
+        return last.session if last is not None and here else None
+
 
 class HandoffRecord(Data, frozen=True, kw_only=True):
     """A tree owed to the reaper."""

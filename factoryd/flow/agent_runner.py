@@ -17,7 +17,6 @@ from factoryd.core.config import Config
 from factoryd.core.errors import CannotStart, NameTaken
 from factoryd.core.events import (
     HandoffMade,
-    NameCollided,
     RunEmptied,
     RunExited,
     RunResult,
@@ -25,6 +24,7 @@ from factoryd.core.events import (
     RunStarting,
 )
 from factoryd.core.model import AgentState, Data, Exit, Receipt, RunId, StopReport, TreePlace, Usage
+from factoryd.core.names import tell_collision
 from factoryd.core.policy import Ending, NextStep, classify_exit, decide_exit
 from factoryd.core.records import RunRecord
 from factoryd.flow.ledger import Ledger
@@ -208,23 +208,21 @@ class AgentRunner:
         return live
 
     async def _start_recorded(self, work: Assignment, place: TreePlace, resumes: int) -> LiveRun:
-        key, run, session = work.issue.key, place.run, self._session_to_resume(work)
+        key, run, agent = work.issue.key, place.run, work.agent
+        issue = self._ledger.registry.issue(key)
+        starting = RunStarting(
+            issue=key, run=run, agent=agent, role=work.role, place=place, resumes=resumes
+        )
+        starting = replace(starting, session=issue.session_of(agent) if issue else None)
+        taken: NameTaken | None = None
         try:
-            await self._ledger.record(
-                RunStarting(
-                    issue=key,
-                    run=run,
-                    agent=work.agent,
-                    role=work.role,
-                    place=place,
-                    resumes=resumes,
-                    session=session,
-                )
-            )
-        except NameTaken as taken:
+            await self._ledger.record(starting)
+        except NameTaken as error:
+            taken = error
+        if taken is not None:
             await self._note_collision(work, RunId(taken.holder), str(taken))
-            raise
-        command = self._kinds[work.config.kind].command(work, run, session)
+            raise taken
+        command = self._kinds[work.config.kind].command(work, run, starting.session)
         tree: Tree | CannotStart
         try:
             tree = await self._trees.start(place, command)
@@ -238,20 +236,10 @@ class AgentRunner:
         await self._ledger.record(RunStarted(issue=key, run=run, identity=tree.identity))
         return live
 
-    def _session_to_resume(self, work: Assignment) -> str | None:
-        issue = self._ledger.registry.issue(work.issue.key)
-        last = None if issue is None else issue.runs.get(work.agent)
-        here = last is not None and (last.round, last.stage) == (work.round, work.stage)
-        return last.session if last is not None and here else None
-
     async def _note_collision(self, work: Assignment, holder: RunId, reason: str) -> None:
-        """Count and warn that a name is taken: once for each run that has it."""
         issue = self._ledger.registry.issue(work.issue.key)
-        if issue is not None and issue.collisions.get(work.agent) != holder:
-            key, agent = work.issue.key, work.agent
-            await self._ledger.record(
-                NameCollided(issue=key, agent=agent, holder=holder, reason=reason)
-            )
+        assert issue is not None
+        await self._ledger.record(*tell_collision(issue, work.agent, holder, reason))
 
     def _ledger_record(self, work: Assignment, run: RunId) -> RunRecord:
         issue = self._ledger.registry.issue(work.issue.key)
