@@ -20,12 +20,13 @@ from factoryd.core.events import (
     RunStarting,
 )
 from factoryd.core.model import Command, Exit, IssueState, RunId, Skipped
-from factoryd.core.registry import Registry
+from factoryd.core.registry import Draft, Registry
 from factoryd.flow.ledger import Ledger
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.recovery import Reaper
 from tests.fakes.trees import FakeTrees, Program
 from tests.unit.factories import IMPL, REVIEW, configure, factory
+from tests.unit.samples import run_starting
 
 __all__ = ["factory"]
 
@@ -428,6 +429,25 @@ async def test_strays_are_looked_for_at_every_interval_and_runs_that_start_meanw
         assert len(moments) == 3
         assert [b - a for a, b in pairwise(moments)] == [30.0, 30.0]
         assert factory.left() == [IMPL]
+
+
+async def test_a_run_that_is_recorded_while_strays_are_listed_is_none(
+    autojump_clock, factory, monkeypatch
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        registry, late = daemon.ledger.registry, run_starting("late-1", "AR-1", "ar-1-late")
+
+        def list_late(known):
+            draft = Draft(registry)
+            draft.add(late, 0.0)
+            registry.accept(draft, registry.seq)
+            return [late.place]
+
+        monkeypatch.setattr(daemon.trees, "list_strays", list_late)
+        assert await daemon.reaper.empty_strays() == 0
 
 
 async def test_trees_that_cannot_be_listed_end_no_daemon(
