@@ -854,3 +854,26 @@ async def test_waiting_for_a_stranger_ends_with_it(lab):
     with trio.fail_after(5):
         await wait_ended(identity)
     assert await process.wait() == 0
+
+
+# ------------------------------------------------------------------------------------ previewed
+
+
+@pytest.mark.parametrize("lab", ALL, indirect=True)
+async def test_a_preview_names_whom_a_stop_would_reach_and_touches_nobody(lab):
+    tree = await lab.start("child:2", "say:ready", "sleep")
+    root = tree.identity.pid
+    seen = await trio.to_thread.run_sync(tree.preview, POLICY)
+    assert root in seen.pids
+    assert seen.skipped == ()
+    again = await trio.to_thread.run_sync(tree.preview, POLICY)
+    assert sorted(again.pids) == sorted(seen.pids)
+    protected = StopPolicy(protected_pids=frozenset({root}))
+    spared = await trio.to_thread.run_sync(tree.preview, protected)
+    assert root not in spared.pids
+    assert (root, "protected") in {(one.pid, one.reason) for one in spared.skipped}
+    if lab.kind != "fake":
+        assert set(seen.pids) == set(list_processes(tree))
+    assert (await tree.kill(POLICY)).emptied
+    gone = await trio.to_thread.run_sync(tree.preview, POLICY)
+    assert (gone.pids, gone.skipped) == ((), ())
