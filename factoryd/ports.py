@@ -16,6 +16,7 @@ from factoryd.core.model import (
     ProcessIdentity,
     RunId,
     StopPolicy,
+    StopPreview,
     StopReport,
     TreePlace,
     Usage,
@@ -98,6 +99,18 @@ class Tree(Protocol):
         """Return how the root ended, as soon as it has; others of the tree may still run."""
         ...
 
+    async def freeze(self) -> None:
+        """Stop every process of the tree where it is, until `thaw`; what it starts meanwhile cannot run either.
+
+        Returns once all of it stands still, and goes on returning so after a restart of the daemon
+        until `thaw`. One that the kernel does not let stop is waited for, which cancelling ends.
+        """
+        ...
+
+    async def thaw(self) -> None:
+        """Let the processes go on."""
+        ...
+
     async def terminate(self, policy: StopPolicy) -> None:
         """Send the stop signal once to every process that may be signalled, return when empty.
 
@@ -113,8 +126,18 @@ class Tree(Protocol):
         """
         ...
 
+    def preview(self, policy: StopPolicy) -> StopPreview:
+        """Return whom a stop would reach now; nobody is touched.
+
+        Raises `OSError` when the processes cannot be listed. Blocking; call it in a thread.
+        """
+        ...
+
     def usage(self) -> Usage:
-        """Return what the tree uses now. Blocks for reads of /proc; call it in a thread."""
+        """Return what the tree uses now, or used in all once it is proven empty.
+
+        Blocks for reads of /proc and the kernel's log; call it in a thread.
+        """
         ...
 
     def close(self) -> None:
@@ -122,24 +145,8 @@ class Tree(Protocol):
         ...
 
 
-class ProcessTrees(Protocol):
-    """Starts trees, takes over running ones and finds those that nobody owns."""
-
-    @property
-    def containment(self) -> Containment:
-        """Return the containment in force."""
-        ...
-
-    def place(self, issue: str, agent: str, run: RunId, directory: str) -> TreePlace:
-        """Return where a run's tree will live; nothing is created."""
-        ...
-
-    async def start(self, place: TreePlace, command: Command) -> Tree:
-        """Start a tree with `command` at its root; raise `CannotStart` and leave nothing behind.
-
-        Standard output and error are appended to `directory/output`; `directory` exists.
-        """
-        ...
+class FoundTrees(Protocol):
+    """Takes over trees that exist, and finds those that nobody owns."""
 
     async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
         """Take over a tree that an earlier daemon started, in whatever state it is.
@@ -152,7 +159,35 @@ class ProcessTrees(Protocol):
         ...
 
     def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
-        """Return the trees that exist below our root and belong to no known run."""
+        """Return the trees that exist below our root and belong to no known run.
+
+        Raises `OSError` when that cannot be told. Blocking; call it in a thread.
+        """
+        ...
+
+
+class ProcessTrees(FoundTrees, Protocol):
+    """Starts trees, takes over running ones and finds those that nobody owns."""
+
+    @property
+    def containment(self) -> Containment:
+        """Return the containment in force."""
+        ...
+
+    @property
+    def controllers(self) -> frozenset[str]:
+        """Return which of memory, pids and cpu the kernel limits and counts for whole trees."""
+        ...
+
+    def place(self, issue: str, agent: str, run: RunId, directory: str) -> TreePlace:
+        """Return where a run's tree will live; nothing is created."""
+        ...
+
+    async def start(self, place: TreePlace, command: Command) -> Tree:
+        """Start a tree with `command` at its root; raise `CannotStart` and leave nothing behind.
+
+        Standard output and error are appended to `directory/output`; `directory` exists.
+        """
         ...
 
     def owns(self, pid: int) -> bool | None:

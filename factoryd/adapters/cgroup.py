@@ -11,9 +11,11 @@ from urllib.parse import quote, unquote
 
 import trio
 
+from factoryd.adapters.controllers import read_spent, set_limits, switch_on
+from factoryd.adapters.kernel_log import find_victims
 from factoryd.adapters.proc import Stat, read, read_stats
 from factoryd.adapters.usage import measure
-from factoryd.core.model import Data, Usage
+from factoryd.core.model import Data, Limits, Usage, Victim
 
 LEAF_MISMATCH = "leaf identity mismatch"
 
@@ -127,6 +129,22 @@ def choose_root(own: Path, name: str, *, alone: bool) -> Path:
     return beside
 
 
+def find_roots(name: str) -> list[Path]:
+    """Return the roots of a daemon's own, wherever on this machine it was started.
+
+    They are named for it. A service's cgroup is not, and is known only from what lives in it.
+    """
+    mount = _mount()
+    if mount is None:
+        return []
+    own, found = f"factoryd-{name}", list[Path]()
+    for directory, below, _ in os.walk(mount.point):
+        if own in below:
+            found.append(Path(directory, own))
+        below[:] = [each for each in below if not each.startswith("factoryd-")]
+    return found
+
+
 def leaf_path(root: Path, issue: str, run: str) -> Path:
     """Return where a run's leaf is; any key gives one name that no interface file has."""
     return root / "agents" / quote(issue, safe="").replace(".", "%2E") / run
@@ -170,15 +188,20 @@ class Leaf:
         """Return the inode of its directory, which tells it from all others; None if not known."""
         return self._inode
 
-    def create(self) -> None:
-        """Make the leaf; raise `FileExistsError` when there is one."""
+    def create(self, controllers: frozenset[str] = frozenset()) -> None:
+        """Make the leaf, controlled by these; raise `FileExistsError` when there is one."""
         while True:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            switch_on(self._path.parent, controllers)
             # A sibling's `remove` may take the parent away between the two.
             with contextlib.suppress(FileNotFoundError):
                 self._path.mkdir()
                 self._inode = self._path.stat().st_ino
                 return
+
+    def limit(self, limits: Limits) -> Limits:
+        """Limit what it may use; return the limits that it cannot hold. See `set_limits`."""
+        return set_limits(self._path, limits)
 
     def _is_another(self) -> bool:
         return self._inode is not None and read_inode(self._path) not in (None, self._inode)
@@ -214,6 +237,14 @@ class Leaf:
 
     async def wait_empty(self) -> None:
         """Return once nothing is alive in it: the kernel says so, nothing is polled for long."""
+        await self._wait_while(b"populated 1")
+
+    async def freeze(self) -> None:
+        """Stop everything in it and return once all stands still; what enters does so as well."""
+        self._write("cgroup.freeze", "1")
+        await self._wait_while(b"frozen 0")
+
+    async def _wait_while(self, event: bytes) -> None:
         await trio.lowlevel.checkpoint()
         if self._is_another():
             return
@@ -226,7 +257,7 @@ class Leaf:
                 poll.register(events, select.EPOLLPRI)
                 looks = iter(_NO_WAIT_ALONE_S)
                 bound_s = next(looks)
-                while b"populated 1" in os.pread(events.fileno(), 4096, 0):
+                while event in os.pread(events.fileno(), 4096, 0):
                     with trio.move_on_after(bound_s):
                         await trio.lowlevel.wait_readable(poll.fileno())
                     bound_s = next(looks, math.inf)
@@ -272,6 +303,14 @@ class Leaf:
             return None
         fields = dict(line.split() for line in text.splitlines())
         return int(fields["usage_usec"]) / 1e6
+
+    def read_spent(self) -> Usage:
+        """Return what all that ever ran in it used; unknown where it does not exist."""
+        return read_spent(self._path)
+
+    def find_victims(self) -> tuple[Victim, ...]:
+        """Return whom the kernel's log names as killed in it; raise `OSError` if unreadable."""
+        return find_victims("/".join(self._path.parts[-3:]))
 
     def remove(self) -> None:
         """Remove it and, with its last leaf, the issue's directory.
@@ -329,11 +368,19 @@ class LeafGroup:
         """Return once the kernel says that nothing is alive in it."""
         await self._leaf.wait_empty()
 
-    def remove(self) -> float | None:
-        """Remove the leaf and return the CPU seconds of all that ever ran in it."""
-        cpu_s = self._leaf.read_cpu_s()
+    async def freeze(self) -> None:
+        """Stop all of it and return once the kernel says that all stands still."""
+        await self._leaf.freeze()
+
+    def remove(self) -> Usage:
+        """Remove the leaf and return what all that ever ran in it used."""
+        spent = self._leaf.read_spent()
         self._leaf.remove()
-        return cpu_s
+        return spent
+
+    def find_victims(self) -> tuple[Victim, ...]:
+        """Return whom the kernel's log names as killed in it; raise `OSError` if unreadable."""
+        return self._leaf.find_victims()
 
     def measure(self) -> Usage:
         """Return what its processes use; the CPU time is exact, ended ones included."""

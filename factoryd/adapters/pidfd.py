@@ -1,5 +1,6 @@
 """Signals that cannot hit the wrong process: opened, verified, then sent through the pidfd."""
 
+import contextlib
 import errno
 import os
 import select
@@ -123,6 +124,17 @@ def verify(identity: ProcessIdentity) -> Verdict | None:
     if stat.start_ticks != identity.start_ticks:
         return Verdict.MISMATCH
     return Verdict.GONE if stat.ended else None
+
+
+def reap(identity: ProcessIdentity) -> None:
+    """Take away what is left of a child of ours that has ended; nothing, of anybody else's."""
+    with contextlib.suppress(OSError):
+        fd = os.pidfd_open(identity.pid)
+        try:
+            if identify(identity.pid) == identity:
+                os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
+        finally:
+            os.close(fd)
 
 
 async def wait_ended(

@@ -5,9 +5,10 @@ import signal
 from typing import Protocol
 
 import trio
+from msgspec.structs import replace
 
-from factoryd.adapters.launch import Process, read_status
-from factoryd.adapters.pidfd import Verdict, verify, wait_ended
+from factoryd.adapters.launch import Process, read_end, read_status
+from factoryd.adapters.pidfd import Verdict, reap, verify, wait_ended
 from factoryd.adapters.proc import Stat, boot_id, read_stat, read_stats
 from factoryd.adapters.tree_stop import Delivered, Plan, Sent, deliver, plan_stop, protection
 from factoryd.core.model import (
@@ -16,9 +17,11 @@ from factoryd.core.model import (
     Signalled,
     Skipped,
     StopPolicy,
+    StopPreview,
     StopReport,
     TreePlace,
     Usage,
+    Victim,
 )
 
 PROOF_BOUND_S = 5.0
@@ -42,8 +45,12 @@ class Group(Protocol):
         """Say again, right before a signal, whether the process is in it."""
         ...
 
+    async def freeze(self) -> None:
+        """Stop every process in it; return once all stand still."""
+        ...
+
     def thaw(self) -> None:
-        """Let its processes act on signals."""
+        """Let its processes go on, and so act on signals; nothing to do where nothing is frozen."""
         ...
 
     def kill(self) -> bool:
@@ -54,8 +61,12 @@ class Group(Protocol):
         """Return once nothing is alive in it."""
         ...
 
-    def remove(self) -> float | None:
-        """Give it up and return the CPU seconds it used; `OSError` when something lives in it."""
+    def remove(self) -> Usage:
+        """Give it up and return what it used in all; `OSError` when something lives in it."""
+        ...
+
+    def find_victims(self) -> tuple[Victim, ...]:
+        """Return whom the kernel killed in it, as its log says; `OSError` when that is hidden."""
         ...
 
     def measure(self) -> Usage:
@@ -88,6 +99,7 @@ class RunTree:
         self._witnessed: int | None = None
         self._last_usage: Usage | None = None
         self._began: float | None = None
+        self._seen_empty = False
         self._signals: list[str] = []
         self._reached: dict[ProcessIdentity, list[str]] = {}
         self._skipped: dict[int, str] = {}
@@ -116,8 +128,10 @@ class RunTree:
         witnessed = await wait_ended(self._identity, is_told=self._is_exit_told)
         if self._process is not None:
             self._process.poll()
-        elif witnessed is not None:
+            return
+        if witnessed is not None:
             self._witnessed = witnessed
+        reap(self._identity)  # a child all the same, where this process was the daemon before
 
     def _is_exit_told(self) -> bool:
         return self._process is not None or read_status(self._place) is not None
@@ -137,18 +151,27 @@ class RunTree:
             return Exit(status=None, reason="it never began, or its first process left no status")
         return Exit(status=None, reason="its first process ended without leaving a status")
 
+    async def freeze(self) -> None:
+        """Stop every process of the tree where it is; return once all of them stand still."""
+        await self._group.freeze()
+
+    async def thaw(self) -> None:
+        """Let the processes go on."""
+        await trio.to_thread.run_sync(self._group.thaw, limiter=LOOKING)
+
     async def terminate(self, policy: StopPolicy) -> None:
         """Send the stop signal once to all that may be signalled; return when the tree is empty."""
         self._began = self._began or trio.current_time()
         number = signal.Signals[policy.signal]
         plan = await self._plan(policy)
-        if plan is not None:
+        if plan is not None and plan.targets:
             await self._deliver(plan, number)
         try:
             self._group.thaw()
         except OSError as error:
             self._skipped[0] = f"the leaf cannot be thawed: {error.strerror}"
         await self._wait_empty()
+        self._seen_empty = True
 
     async def kill(self, policy: StopPolicy) -> StopReport:
         """Kill what is left, prove the tree empty within a bound, report on the whole stop."""
@@ -179,6 +202,9 @@ class RunTree:
 
     async def _empty(self, policy: StopPolicy) -> bool:
         """Return True with the proof that nothing is left, False when something must be left."""
+        if self._seen_empty and self._try_remove():
+            await trio.lowlevel.checkpoint()
+            return True
         while True:
             plan = await self._plan(policy)
             if plan is None or (plan.skipped and not plan.targets):
@@ -207,12 +233,12 @@ class RunTree:
 
     def _try_remove(self) -> bool:
         try:
-            cpu_s = self._group.remove()
+            spent = self._group.remove()
         except OSError as error:
             self._skipped[0] = f"the leaf cannot be removed: {error.strerror}"
             return False
         self._skipped.pop(0, None)
-        self._last_usage = self._last_usage or Usage(processes=0, cpu_s=cpu_s, memory_bytes=0)
+        self._last_usage = self._last_usage or replace(spent, ended_at=read_end(self._place))
         return True
 
     def _list_ended(self) -> list[ProcessIdentity]:
@@ -304,13 +330,31 @@ class RunTree:
     def _skip(self, skipped: tuple[Skipped, ...]) -> None:
         self._skipped.update({skip.pid: skip.reason for skip in skipped})
 
+    def preview(self, policy: StopPolicy) -> StopPreview:
+        """Return whom a stop would reach now, and whom not; raises `OSError` if nobody can tell."""
+        plan = self._make_plan(policy)
+        pids = tuple(stat.pid for stat in plan.targets)
+        return StopPreview(pids=pids, skipped=plan.skipped)
+
     def usage(self) -> Usage:
-        """Return what the tree uses now, or used last. Blocks for reads of /proc."""
+        """Return what the tree uses now, or used in all. Blocks for reads of /proc and the log."""
         if self._last_usage is not None:
+            self._last_usage = self._look_for_victims(self._last_usage)
             return self._last_usage
         with contextlib.suppress(OSError):
             return self._group.measure()
         return Usage()
+
+    def _look_for_victims(self, usage: Usage) -> Usage:
+        lack = usage.out_of_memory
+        if lack is None or lack.victims or lack.untold:
+            return usage
+        try:
+            victims, untold = self._group.find_victims(), "the kernel log does not name it"
+        except OSError as error:
+            victims, untold = (), f"the kernel log cannot be read: {error.strerror}"
+        lack = replace(lack, victims=victims, untold=None if victims else untold)
+        return replace(usage, out_of_memory=lack)
 
     def close(self) -> None:
         """Release nothing: descriptors are held only while something is waited for."""

@@ -6,6 +6,7 @@ machine (https://www.sqlite.org/wal.html, section 2.2).
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,12 @@ import msgspec
 from factoryd.core.errors import IllegalFact, LedgerUnavailable
 from factoryd.core.events import Entry, Recorded, decode_fact, encode_fact, kind_of, run_of
 from factoryd.core.records import same_issue
+from factoryd.core.registry import Registry
 
 SCHEMA_VERSION = 1
+
+LEDGER = "ledger.sqlite"
+"""The ledger's name in the state directory."""
 
 _SCHEMA = """
 CREATE TABLE fact (
@@ -194,3 +199,36 @@ class SqliteStore:
             raise LedgerUnavailable(
                 f"{self._path}: cannot {what} the ledger: {error.strerror}"
             ) from error
+
+
+def read_registry(state: Path) -> Registry:
+    """Return what the ledger of a state directory says, which is left as it is; no ledger: nothing.
+
+    Raises `LedgerUnavailable`. It is a copy that is replayed: SQLite leaves files beside what it
+    only reads.
+    """
+    ledger = state / LEDGER
+    try:
+        if not ledger.exists():
+            return Registry()
+        with tempfile.TemporaryDirectory(prefix="factoryd-") as directory:
+            copy = Path(directory, ledger.name)
+            _copy(ledger, copy)
+            store = SqliteStore(copy)
+            try:
+                return Registry.replay(*store.load())
+            finally:
+                store.close()
+    except OSError as error:
+        raise LedgerUnavailable(f"{ledger}: cannot be read: {error.strerror}") from error
+
+
+def _copy(ledger: Path, copy: Path) -> None:
+    """Copy a ledger with what is not yet merged into its file; begin again while it changes."""
+    parts = [(Path(f"{ledger}{end}"), Path(f"{copy}{end}")) for end in ("", "-wal")]
+    before, after = [b""], [b"", b""]
+    while before != after:
+        before = after
+        after = [part.read_bytes() if part.exists() else b"" for part, _ in parts]
+    for content, (_, target) in zip(after, parts, strict=True):
+        target.write_bytes(content)

@@ -180,12 +180,20 @@ def _check_agent(role: str, agent: AgentConfig, mistakes: Mistakes) -> None:
             f"{key}.command[0]",
             "the text of an issue cannot choose the program: name the program itself",
         )
+    _check_pids(agent, key, mistakes)
     passed = {f"pass_env[{index}]": name for index, name in enumerate(agent.pass_env)}
     for place, name in {**passed, **{f"env.{name}": name for name in agent.env}}.items():
         if name.startswith("FACTORY_"):
             mistakes.add(
                 f"{key}.{place}", "FACTORY_ variables are set by factoryd: choose another name"
             )
+
+
+def _check_pids(agent: AgentConfig, key: str, mistakes: Mistakes) -> None:
+    if agent.pids_max == 1:
+        mistakes.add(
+            f"{key}.pids_max", "leaves no process to the agent, as its shim is one: give 2 or more"
+        )
 
 
 def _check_known(

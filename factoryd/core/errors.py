@@ -20,6 +20,9 @@ Drawn as a tree; who must act decides where an error hangs:
 
 from typing import ClassVar
 
+KEEP_AGENTS_STATUS = 75
+"""The exit status of a daemon that has left its agents running for the next one to adopt."""
+
 
 class FactoryError(Exception):
     """Base of all expected errors; `str()` of it is one sentence for a person."""

@@ -16,6 +16,7 @@ from factoryd.core.model import (
     ProcessIdentity,
     Receipt,
     RunId,
+    StopPolicy,
     StopReport,
     TreePlace,
 )
@@ -61,9 +62,20 @@ class DaemonStarted(Fact, frozen=True, kw_only=True, tag="daemon-started"):
 
 
 class DaemonStopped(Fact, frozen=True, kw_only=True, tag="daemon-stopped"):
-    """A daemon closed this ledger in good order."""
+    """A daemon closed this ledger in good order; `kept` runs were left to the next one."""
 
     clean: bool
+    kept: int = 0
+
+
+class ConfigurationLoaded(Fact, frozen=True, kw_only=True, tag="configuration-loaded"):
+    """From now on this is how trees are stopped, and what is never signalled.
+
+    It is what a reaper goes by that cannot read the configuration. `grace_s` is in seconds.
+    """
+
+    stop: StopPolicy
+    grace_s: float
 
 
 class IssueClaimed(Fact, frozen=True, kw_only=True, tag="issue-claimed"):
@@ -147,6 +159,8 @@ class HandoffMade(Fact, frozen=True, kw_only=True, tag="handoff-made"):
     result: RunResult
     report: StopReport
     reason: str
+    receipt: Receipt | None = None
+    """As of the moment the scope ended; what is left of the tree goes on using."""
 
 
 class HandoffCleared(Fact, frozen=True, kw_only=True, tag="handoff-cleared"):
@@ -164,6 +178,19 @@ class AttemptEnded(Fact, frozen=True, kw_only=True, tag="attempt-ended"):
     reason: str | None = None
     not_before: float | None = None
     """When the next attempt may begin (Unix seconds); None where there is none to wait for."""
+
+
+class IssueFrozen(Fact, frozen=True, kw_only=True, tag="issue-frozen"):
+    """A person asked for the issue to stand still; its trees are being frozen.
+
+    Nothing of it starts until `issue-thawed`; what ends the issue ends this too.
+    """
+
+    reason: str
+
+
+class IssueThawed(Fact, frozen=True, kw_only=True, tag="issue-thawed"):
+    """The issue goes on; its trees are being thawed."""
 
 
 class IssueStopping(Fact, frozen=True, kw_only=True, tag="issue-stopping"):
@@ -197,6 +224,7 @@ class OutcomeWritten(Fact, frozen=True, kw_only=True, tag="outcome-written"):
 AnyFact = (
     DaemonStarted
     | DaemonStopped
+    | ConfigurationLoaded
     | IssueClaimed
     | IssueEscalated
     | IssueLeftReady
@@ -210,6 +238,8 @@ AnyFact = (
     | HandoffMade
     | HandoffCleared
     | AttemptEnded
+    | IssueFrozen
+    | IssueThawed
     | IssueStopping
     | IssueDone
     | IssueParked

@@ -7,6 +7,7 @@ from factoryd.core.errors import IllegalFact
 from factoryd.core.events import (
     AttemptEnded,
     AttemptStarted,
+    ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
     Fact,
@@ -16,10 +17,12 @@ from factoryd.core.events import (
     IssueClaimed,
     IssueDone,
     IssueEscalated,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
     IssueStopping,
+    IssueThawed,
     OutcomeWritten,
     RunEmptied,
     RunExited,
@@ -39,11 +42,13 @@ IN_FLIGHT = frozenset({S.CLAIMED, S.RUNNING, S.COOLDOWN, S.STOPPING})
 Moves = dict[S | None, S]
 
 _STAYS: Moves = {state: state for state in S}
+_HELD: Moves = {S.CLAIMED: S.CLAIMED, S.RUNNING: S.RUNNING, S.COOLDOWN: S.COOLDOWN}
 _WORKING: Moves = {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING}
 
 MOVES: dict[type[Fact], Moves] = {
     DaemonStarted: {},
     DaemonStopped: {},
+    ConfigurationLoaded: {},
     IssueClaimed: {None: S.CLAIMED, S.READY: S.CLAIMED, S.ESCALATED: S.CLAIMED},
     IssueEscalated: {None: S.ESCALATED, S.READY: S.ESCALATED, S.ESCALATED: S.ESCALATED},
     IssueLeftReady: _STAYS,
@@ -57,6 +62,8 @@ MOVES: dict[type[Fact], Moves] = {
     HandoffMade: _WORKING,
     HandoffCleared: _STAYS,
     AttemptEnded: {S.RUNNING: S.CLAIMED, S.STOPPING: S.STOPPING},
+    IssueFrozen: _HELD,
+    IssueThawed: _HELD,
     IssueStopping: {S.CLAIMED: S.STOPPING, S.RUNNING: S.STOPPING, S.COOLDOWN: S.STOPPING},
     IssueDone: {S.CLAIMED: S.DONE},
     IssueParked: {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},

@@ -122,6 +122,19 @@ class TreePlace(Data, frozen=True, kw_only=True):
     cgroup_inode: int | None = None
 
 
+class Limits(Data, frozen=True, kw_only=True):
+    """What a run may use; None is without a limit.
+
+    `memory_max_bytes` and `pids_max` (processes and threads, the shim among them) are for the whole
+    tree where a controller holds them, else for what a resource limit can hold. `cpu_weight` is
+    the share under contention, 100 being everybody else's.
+    """
+
+    memory_max_bytes: int | None = None
+    pids_max: int | None = None
+    cpu_weight: int | None = None
+
+
 class Command(Data, frozen=True, kw_only=True):
     """A complete program call: nothing is inherited and nothing is added later.
 
@@ -134,6 +147,7 @@ class Command(Data, frozen=True, kw_only=True):
     cwd: str
     stdin: str | None = None
     user: str | None = None
+    limits: Limits = Limits()
 
 
 class Exit(Data, frozen=True, kw_only=True):
@@ -198,18 +212,62 @@ class StopReport(Data, frozen=True, kw_only=True):
     took_s: float = 0.0
 
 
+class Victim(Data, frozen=True, kw_only=True):
+    """A process that the kernel killed for lack of memory, by the name and pid in its log.
+
+    `machine`: all memory was used up, not what some limit allows.
+    """
+
+    name: str
+    pid: int
+    machine: bool = False
+
+
+class OutOfMemory(Data, frozen=True, kw_only=True):
+    """How often the kernel killed in a tree for lack of memory, and what its log says of it.
+
+    `limit_bytes` is the tree's own limit, if it was that which ran out. `untold` is why the log
+    names nobody, where it does not.
+    """
+
+    kills: int
+    limit_bytes: int | None = None
+    victims: tuple[Victim, ...] = ()
+    untold: str | None = None
+
+
+class StopPreview(Data, frozen=True, kw_only=True):
+    """Whom stopping a tree would signal now, and whom it would leave alone."""
+
+    pids: tuple[int, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
 class Usage(Data, frozen=True, kw_only=True):
-    """What a tree uses now. Unknown is None, never a guess."""
+    """What a tree uses now; of one proven empty also what it used in all, as the kernel tells it.
+
+    Unknown is None, never a guess. `ended_at` is when its root left its status (Unix seconds).
+    """
 
     processes: int | None = None
     cpu_s: float | None = None
     memory_bytes: int | None = None
+    peak_processes: int | None = None
+    peak_memory_bytes: int | None = None
+    out_of_memory: OutOfMemory | None = None
+    ended_at: float | None = None
 
 
 class Receipt(Data, frozen=True, kw_only=True):
-    """What a run used in all. Peaks are the highest values seen, at the moments someone looked."""
+    """What a run used in all: CPU and wall time in seconds, the latter to the end of its root.
+
+    Peaks are the kernel's where it keeps them, which count threads as processes and what is cached
+    as memory; else the highest values seen, at the moments someone looked. `oom_kills` is how many
+    of its processes the kernel killed for lack of memory, where the memory controller counts them.
+    """
 
     wall_s: float
     cpu_s: float | None = None
     peak_processes: int | None = None
     peak_memory_bytes: int | None = None
+    oom_kills: int = 0

@@ -9,6 +9,7 @@ from factoryd.core.events import (
     AttemptEnded,
     AttemptResult,
     AttemptStarted,
+    ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
     Fact,
@@ -18,10 +19,12 @@ from factoryd.core.events import (
     IssueClaimed,
     IssueDone,
     IssueEscalated,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
     IssueStopping,
+    IssueThawed,
     OutcomeWritten,
     RunEmptied,
     RunExited,
@@ -61,7 +64,13 @@ def weight(fact: AnyFact) -> Weight:
             return Weight.WARNING
         case RunEmptied(result=RunResult.CRASHED | RunResult.STALLED | RunResult.LOST):
             return Weight.WARNING
-        case IssueLeftReady() | OutcomeWritten() | RunStarting() | StageStarted():
+        case (
+            ConfigurationLoaded()
+            | IssueLeftReady()
+            | OutcomeWritten()
+            | RunStarting()
+            | StageStarted()
+        ):
             return Weight.DEBUG
         case _:
             return Weight.INFO
@@ -69,7 +78,8 @@ def weight(fact: AnyFact) -> Weight:
 
 SENTENCES: dict[type[Fact], str] = {
     DaemonStarted: "started: factoryd {f.version}, pid {f.pid}",
-    DaemonStopped: "stopped, clean: {f.clean}",
+    DaemonStopped: "stopped, clean: {f.clean}, runs left to the next daemon: {f.kept}",
+    ConfigurationLoaded: "agents are stopped with {f.stop.signal}, {f.stop.order}, grace {f.grace_s:g} s",
     IssueClaimed: "{f.issue}: claimed: {f.work.title}",
     IssueEscalated: "{f.issue}: escalated{because}",
     IssueLeftReady: "{f.issue}: left ready in its source",
@@ -83,6 +93,8 @@ SENTENCES: dict[type[Fact], str] = {
     HandoffMade: "{f.issue}: leaked: run {f.run} could not be emptied{because}",
     HandoffCleared: "{f.issue}: reaped: run {f.run} is proven empty",
     AttemptEnded: "{f.issue}: attempt {f.attempt} {f.result}{because}",
+    IssueFrozen: "{f.issue}: frozen{because}",
+    IssueThawed: "{f.issue}: thawed",
     IssueStopping: "{f.issue}: stopping{because}",
     IssueDone: "{f.issue}: done",
     IssueParked: "{f.issue}: parked{because}",

@@ -121,6 +121,8 @@ class Ending(Data, frozen=True, kw_only=True):
     """Everything the decision on a run's end depends on."""
 
     exit: Exit
+    began: bool = True
+    """Whether a process of it ever existed, as far as anyone knows."""
     stopping: bool = False
     complete: bool = False
     stalled: bool = False
@@ -152,7 +154,8 @@ def decide_exit(ending: Ending) -> NextStep:
     """Return what follows a run's end; the order of the questions is the rule.
 
     Stopping: nothing. The issue complete elsewhere: release. Exit 0: finished. Exit 10 of a later
-    stage: another round. Exit 75: not now. Else resume while the budget lasts, else fail.
+    stage: another round. Exit 75: not now. Never began, as its daemon died: start it, whatever the
+    budget. Else resume while the budget lasts, else fail.
     """
     if ending.stopping:
         return NextStep.IGNORE
@@ -165,6 +168,8 @@ def decide_exit(ending: Ending) -> NextStep:
             return NextStep.ANOTHER_ROUND
         case RunResult.DEFERRED:
             return NextStep.DEFER
+        case RunResult.LOST if not ending.began:
+            return NextStep.RESUME
         case _:
             spent = ending.resumes >= ending.max_resumes
             return NextStep.FAIL if spent else NextStep.RESUME

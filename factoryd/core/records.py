@@ -12,6 +12,7 @@ from factoryd.core.model import (
     ProcessIdentity,
     Receipt,
     RunId,
+    StopPolicy,
     StopReport,
     TreePlace,
 )
@@ -60,6 +61,9 @@ class IssueRecord(Data, frozen=True, kw_only=True):
     stage: int = 0
     not_before: float | None = None
     reason: str | None = None
+    frozen: bool = False
+    """Nothing of it starts or goes on until it is thawed; an ended issue is not frozen."""
+    frozen_reason: str | None = None
     left_ready: bool = False
     written: bool = False
     runs: dict[str, RunRecord] = msgspec.field(default_factory=dict[str, RunRecord])
@@ -93,6 +97,13 @@ class Counters(Data, frozen=True, kw_only=True):
     reaped: int = 0
 
 
+class StopRule(Data, frozen=True, kw_only=True):
+    """How trees are stopped, and the grace they have (seconds)."""
+
+    policy: StopPolicy
+    grace_s: float
+
+
 class Snapshot(Data, frozen=True, kw_only=True):
     """A registry as stored, so that a start need not replay everything."""
 
@@ -100,6 +111,7 @@ class Snapshot(Data, frozen=True, kw_only=True):
     issues: dict[str, IssueRecord]
     handoffs: dict[str, HandoffRecord]
     counters: Counters
+    stop_rule: StopRule | None = None
 
 
 def same_issue(key: str) -> str:

@@ -17,6 +17,7 @@ from factoryd.core.events import (
     AttemptEnded,
     AttemptResult,
     AttemptStarted,
+    ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
     Entry,
@@ -26,10 +27,12 @@ from factoryd.core.events import (
     IssueClaimed,
     IssueDone,
     IssueEscalated,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
     IssueStopping,
+    IssueThawed,
     OutcomeWritten,
     Recorded,
     RunEmptied,
@@ -47,6 +50,7 @@ from factoryd.core.records import (
     IssueRecord,
     RunRecord,
     Snapshot,
+    StopRule,
     same_issue,
 )
 
@@ -58,6 +62,8 @@ class Registry:
         self.issues: dict[str, IssueRecord] = {}
         self.handoffs: dict[str, HandoffRecord] = {}
         self.counters = Counters()
+        self.stop_rule: StopRule | None = None
+        """How the daemon that opened the ledger last stops trees; None before the first said."""
         self.seq = 0
 
     @classmethod
@@ -69,6 +75,7 @@ class Registry:
             registry.issues = stored.issues
             registry.handoffs = stored.handoffs
             registry.counters = stored.counters
+            registry.stop_rule = stored.stop_rule
             registry.seq = stored.seq
         for recorded in facts:
             draft = Draft(registry)
@@ -84,6 +91,7 @@ class Registry:
                 issues=self.issues,
                 handoffs=self.handoffs,
                 counters=self.counters,
+                stop_rule=self.stop_rule,
             )
         )
 
@@ -100,6 +108,7 @@ class Registry:
             else:
                 self.handoffs[run] = handoff
         self.counters = draft.counters
+        self.stop_rule = draft.stop_rule
         self.seq = seq
 
     def forget(self, key: str) -> None:
@@ -115,6 +124,7 @@ class Draft:
         handoffs: dict[str, HandoffRecord | None] = dict(base.handoffs)
         self.handoffs: ChainMap[str, HandoffRecord | None] = ChainMap({}, handoffs)
         self.counters = base.counters
+        self.stop_rule = base.stop_rule
 
     def fork(self) -> "Draft":
         """Return a draft over this one, which is worth keeping only if all its facts are legal."""
@@ -130,6 +140,9 @@ class Draft:
         """
         match fact:
             case DaemonStarted() | DaemonStopped():
+                return Entry(at=at, fact=fact)
+            case ConfigurationLoaded():
+                self.stop_rule = StopRule(policy=fact.stop, grace_s=fact.grace_s)
                 return Entry(at=at, fact=fact)
             case IssueClaimed() | IssueEscalated():
                 return self._open(fact, at)
@@ -196,17 +209,25 @@ class Draft:
                 return replace(record, round=fact.round, stage=fact.stage)
             case OutcomeWritten():
                 return replace(record, written=True)
+            case IssueFrozen() | IssueThawed():
+                return _freeze_or_thaw(record, fact)
             case IssueStopping():
-                return replace(record, reason=fact.reason, not_before=None)
+                thawed = _thawed(record)
+                return replace(thawed, reason=fact.reason, not_before=None)
             case IssueDone() | IssueParked() | IssueCancelled():
-                if record.live_runs or record.attempt_open:
-                    raise IllegalFact(f"{fact.issue}: its attempt has not ended")
-                done = isinstance(fact, IssueDone)
-                self._count(done=int(done), parked=int(isinstance(fact, IssueParked)))
-                reason = None if isinstance(fact, IssueDone) else fact.reason
-                return replace(record, reason=reason, not_before=None)
+                return self._end(record, fact)
             case _:
                 raise AssertionError(fact)
+
+    def _end(
+        self, record: IssueRecord, fact: IssueDone | IssueParked | IssueCancelled
+    ) -> IssueRecord:
+        if record.live_runs or record.attempt_open:
+            raise IllegalFact(f"{fact.issue}: its attempt has not ended")
+        done = isinstance(fact, IssueDone)
+        self._count(done=int(done), parked=int(isinstance(fact, IssueParked)))
+        reason = None if isinstance(fact, IssueDone) else fact.reason
+        return replace(_thawed(record), reason=reason, not_before=None)
 
     def _begin_attempt(self, record: IssueRecord, fact: AttemptStarted, at: float) -> IssueRecord:
         if record.attempt_open or fact.attempt != record.attempts_used + 1:
@@ -243,6 +264,8 @@ class Draft:
         before = record.runs.get(fact.agent)
         if not record.attempt_open or (before is not None and before.live):
             raise IllegalFact(f"{fact.issue}: {fact.agent} has a live run already")
+        if record.frozen:
+            raise IllegalFact(f"{fact.issue}: {fact.agent} cannot start while the issue is frozen")
         for owed in self.handoffs.values():
             if owed is not None and owed.place.agent == fact.agent:
                 raise IllegalFact(
@@ -299,6 +322,7 @@ class Draft:
                     result=fact.result,
                     reason=fact.reason,
                     report=fact.report,
+                    receipt=fact.receipt,
                 )
 
     def _sum_up(self, record: IssueRecord, fact: AnyFact) -> IssueRecord:
@@ -323,3 +347,17 @@ class Draft:
 
     def _put(self, record: IssueRecord) -> None:
         self.issues[same_issue(record.issue.key)] = record
+
+
+def _freeze_or_thaw(record: IssueRecord, fact: IssueFrozen | IssueThawed) -> IssueRecord:
+    if isinstance(fact, IssueThawed):
+        if not record.frozen:
+            raise IllegalFact(f"{fact.issue}: it is not frozen")
+        return _thawed(record)
+    if record.frozen:
+        raise IllegalFact(f"{fact.issue}: it is frozen already: {record.frozen_reason}")
+    return replace(record, frozen=True, frozen_reason=fact.reason)
+
+
+def _thawed(record: IssueRecord) -> IssueRecord:
+    return replace(record, frozen=False, frozen_reason=None)

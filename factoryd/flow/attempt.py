@@ -209,6 +209,7 @@ _SEVERITY = (
 _ENDED_BY = {
     RunResult.SUCCEEDED: NextStep.FINISH,
     RunResult.CHANGES: NextStep.ANOTHER_ROUND,
+    RunResult.DEFERRED: NextStep.DEFER,
     RunResult.CRASHED: NextStep.FAIL,
     RunResult.STALLED: NextStep.FAIL,
 }

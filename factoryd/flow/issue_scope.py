@@ -59,9 +59,17 @@ class IssueScope:
         return self._shop.config.dispatch.max_attempts
 
     async def kill(self, reason: str, grace_s: float | None) -> None:
-        """End the issue as cancelled; returns once that is recorded, before it is done."""
+        """End the issue as cancelled; returns once that is recorded, before it is done.
+
+        One that ends by itself at the same moment has ended.
+        """
         if self.record.state is not IssueState.STOPPING:
-            await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
+            try:
+                await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
+            except IllegalFact:
+                if self.record.state not in TERMINAL:
+                    raise
+                return
             self.stopping.grace_s = self.stopping.grace_s if grace_s is None else grace_s
         elif grace_s is not None:
             self.stopping.shorten(grace_s)
@@ -108,6 +116,8 @@ class IssueScope:
     async def _wait_for_turn(self, record: IssueRecord) -> None:
         if record.not_before is not None:
             await trio.sleep(max(0.0, record.not_before - self._shop.clock.now()))
+        if not record.attempt_open:  # the agents of an open one are taken over, frozen or not
+            await self._shop.runner.frost.wait_thawed(self._key)
         if not self._has_slot:
             await self._shop.slots.take()
             self._has_slot = True

@@ -21,6 +21,7 @@ from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from factoryd.core.model import Issue, IssueState
 from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, decide, in_order
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
+from factoryd.flow.frost import Settled
 from factoryd.flow.issue_scope import IssueScope
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.shop import Shop
@@ -99,6 +100,26 @@ class Scheduler:
                 await scope.kill(reason, grace_s)
         self.wake()
 
+    async def freeze(self, key: str, reason: str) -> Settled:
+        """Have an issue stand still with all its agents; see `Frost.freeze`.
+
+        Raises `NoSuchTarget` for a key nobody knows and `FactoryError` when nothing of it is under
+        way, or it is frozen already.
+        """
+        return await self._shop.runner.frost.freeze(self._must_be_under_way(key), reason)
+
+    async def thaw(self, key: str) -> Settled:
+        """Have a frozen issue go on; raises as `freeze` does, also when it is not frozen."""
+        return await self._shop.runner.frost.thaw(self._must_be_under_way(key))
+
+    def keep_agents(self, *, keep: bool) -> None:
+        """Say whether scopes that are cancelled leave their agents running, for the next daemon.
+
+        An issue that is being ended is ended all the same.
+        """
+        for scope in self._scopes.values():
+            scope.stopping.keep = keep and scope.record.state is not IssueState.STOPPING
+
     def hurry(self) -> None:
         """Skip what is left of every grace."""
         for scope in self._scopes.values():
@@ -146,6 +167,7 @@ class Scheduler:
             return False
         for follower in self.followers:
             await follower.ask()
+        await self._note_departures()  # or what is put back before the next start is not new
         left = [i for i in self._free() if isinstance(self.decide(i), Dispatch | Reopen | Escalate)]
         if left:
             self.wake()
@@ -222,6 +244,20 @@ class Scheduler:
             if same_issue(issue.key) == same_issue(key):
                 return issue
         raise NoSuchTarget(f"{key}: no such issue")
+
+    def _must_be_under_way(self, key: str) -> str:
+        """Return an issue's key as the ledger spells it, if it may be frozen or thawed."""
+        record = self._shop.ledger.registry.issue(key)
+        if record is None:
+            waiting = {same_issue(issue.key) for issue in self.ready()}
+            if same_issue(key) not in waiting:
+                raise NoSuchTarget(f"{key}: no such issue")
+            raise FactoryError(f"{key} is not under way: it waits to be claimed")
+        if record.state in TERMINAL:
+            raise FactoryError(f"{key} has ended already: it is {record.state}")
+        if record.state not in IN_FLIGHT - {IssueState.STOPPING}:
+            raise FactoryError(f"{key} is not under way: it is {record.state}")
+        return record.issue.key
 
     def _open_scope(self, scopes: trio.Nursery, key: str, *, has_slot: bool) -> None:
         scope = IssueScope(self._shop, key, has_slot=has_slot)

@@ -3,17 +3,18 @@
 from datetime import UTC, datetime
 
 import msgspec
+import trio
 
 from factoryd.core.events import Recorded, encode_fact, kind_of, run_of
 from factoryd.core.model import AgentState, Containment, Data, Issue, IssueState, StopReport
 from factoryd.core.policy import SLOT_BLOCK, Escalate, Skip
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
 from factoryd.core.registry import Registry
-from factoryd.flow.agent_runner import LiveRun
+from factoryd.flow.live_run import LiveRun
 from factoryd.flow.pulse import Pulses
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
-from factoryd.wire.messages import (
+from factoryd.wire.answers import (
     AgentView,
     CountersView,
     DaemonView,
@@ -49,6 +50,7 @@ class Birth(Data, frozen=True, kw_only=True):
     started_at: float
     adopted_runs: int
     containment: Containment
+    controllers: tuple[str, ...] = ()
 
 
 class Overview:
@@ -128,6 +130,7 @@ class Overview:
                 )
                 for one in self._pulses.readings()
             ),
+            tasks=trio.lowlevel.current_statistics().tasks_living,
         )
 
     def degraded(self) -> tuple[str, ...]:
@@ -152,6 +155,7 @@ class Overview:
             state=self._pulses.state,
             started_at=rfc3339(self._birth.started_at),
             containment=self._birth.containment,
+            controllers=self._birth.controllers,
             paused=False,
             slots=self._slots.total,
             free_slots=self._slots.free,
@@ -204,7 +208,8 @@ class Overview:
             stage=record.stage,
             since=rfc3339(record.since),
             not_before=_maybe(record.not_before),
-            reason=record.reason,
+            reason=record.frozen_reason if record.frozen else record.reason,
+            frozen=record.frozen,
             agents=tuple(
                 _agent(run, self._runner.live.get(run.run), stopping=_stops(record))
                 for run in record.runs.values()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from factoryd.adapters.faults import Act, Fault, FaultyStore
 from factoryd.adapters.sqlite_store import SqliteStore
 from factoryd.core.errors import IllegalFact
 from factoryd.core.events import AnyFact, DaemonStarted, Entry
@@ -17,7 +18,7 @@ from tests.unit.samples import (
 )
 
 
-@pytest.fixture(params=["real", "fake"])
+@pytest.fixture(params=["real", "real, with a fault to come", "fake"])
 def opened(request, tmp_path):
     """A function that opens the store anew, as the next daemon would."""
     stores: list[SqliteStore] = []
@@ -29,6 +30,8 @@ def opened(request, tmp_path):
         if request.param == "fake":
             return lasting
         stores.append(SqliteStore(tmp_path / "ledger.sqlite"))
+        if "fault" in request.param:
+            return FaultyStore(stores[-1], Fault(act=Act.DIE_AFTER, kind="run-started", number=99))
         return stores[-1]
 
     yield open_again

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec import structs
 
 from factoryd.adapters.launch import launch
 from factoryd.adapters.pidfd import PidFd, Verdict, identify, open_verified, verify, wait_ended
@@ -22,6 +24,7 @@ from factoryd.core.model import (
     Command,
     Containment,
     Exit,
+    Limits,
     ProcessIdentity,
     RunId,
     StopOrder,
@@ -49,6 +52,8 @@ def play(place: TreePlace, command: Command) -> Program:
         step, _, argument = word.partition(":")
         if step == "exit":
             program = replace(program, status=int(argument))
+        elif step == "await":
+            program = replace(program, after_s=0.01)
         elif step == "ignore":
             program = replace(program, ignores_terminate=True)
         elif step == "child":
@@ -122,6 +127,11 @@ def list_processes(tree: Tree) -> list[int]:
 def list_children(pid: int) -> list[int]:
     stats = (read_stat(each) for each in list_pids())
     return [stat.pid for stat in stats if stat is not None and stat.ppid == pid]
+
+
+def state(pid: int) -> str | None:
+    stat = read_stat(pid)
+    return stat.state if stat is not None else None
 
 
 def is_alive(pid: int) -> bool:
@@ -622,6 +632,171 @@ async def test_usage_is_known_while_it_runs_and_after(lab):
     tree.close()
 
 
+# ---------------------------------------------------------------- freezing
+
+
+@everywhere
+async def test_a_frozen_tree_does_nothing_until_it_is_thawed(lab, tmp_path):
+    go = tmp_path / "go"
+    tree = await lab.start("say:ready", f"await:{go}", "exit:7")
+    await tree.freeze()
+    go.touch()
+    with trio.move_on_after(0.1) as scope:
+        await tree.wait_exit()
+    assert scope.cancelled_caught
+    await tree.thaw()
+    with trio.fail_after(20):
+        assert await tree.wait_exit() == Exit(status=7)
+    assert_emptied(await tree.kill(POLICY), tree)
+
+
+@everywhere
+async def test_the_next_daemon_thaws_what_the_last_one_has_frozen(lab, tmp_path):
+    go = tmp_path / "go"
+    first = await lab.start("say:ready", f"await:{go}", "exit:7")
+    await first.freeze()
+    go.touch()
+    second = await lab.make_trees().adopt(first.place, first.identity)
+    await second.freeze()
+    with trio.move_on_after(0.1) as scope:
+        await second.wait_exit()
+    assert scope.cancelled_caught
+    await (await lab.make_trees().adopt(first.place, first.identity)).thaw()
+    with trio.fail_after(20):
+        assert await first.wait_exit() == await second.wait_exit() == Exit(status=7)
+    assert_emptied(await second.kill(POLICY), second)
+
+
+@everywhere
+async def test_a_tree_may_be_frozen_and_thawed_again_and_again_or_without_need(lab, tmp_path):
+    go = tmp_path / "go"
+    tree = await lab.start("say:ready", f"await:{go}", "exit:7")
+    await tree.thaw()
+    for _ in range(3):
+        await tree.freeze()
+        await tree.freeze()
+        await tree.thaw()
+        await tree.thaw()
+    go.touch()
+    with trio.fail_after(20):
+        assert await tree.wait_exit() == Exit(status=7)
+    assert_emptied(await tree.kill(POLICY), tree)
+    never = await lab.trees.adopt(lab.place(), None)
+    for ended in (tree, never):
+        with trio.fail_after(20):
+            await ended.freeze()
+            await ended.thaw()
+
+
+@everywhere
+@pytest.mark.parametrize("grace_s", [5, 0])
+async def test_a_tree_that_was_frozen_is_stopped_and_killed(lab, grace_s):
+    tree = await lab.start("child:2", "setsid", "say:ready", "sleep")
+    await tree.freeze()
+    report = await stop(tree, grace_s)
+    assert report.signals == (("SIGTERM",) if grace_s else ("SIGKILL",))
+    assert_emptied(report, tree)
+
+
+@with_processes
+@pytest.mark.parametrize("step", ["tick", "storm:5"])
+async def test_nothing_of_a_frozen_tree_goes_on_and_nothing_new_begins(lab, step):
+    tree = await lab.start("child:3", "escape", step, "say:ready", "sleep")
+    for _ in range(5):
+        with trio.fail_after(20):
+            await tree.freeze()
+        before = (sorted(list_processes(tree)), lab.output(tree))
+        await trio.sleep(0.05)
+        assert (sorted(list_processes(tree)), lab.output(tree)) == before
+        await tree.thaw()
+        if step == "tick":
+            await lab.wait_output(tree, before[1] + "tick\n")
+    assert_emptied(await stop(tree, grace_s=0.2), tree)
+
+
+@with_processes
+async def test_a_freeze_right_after_the_start_lets_nothing_through(lab):
+    for _ in range(5):
+        tree = await lab.trees.start(lab.place(), lab.command("say:ready", "sleep"))
+        await tree.freeze()
+        before = lab.output(tree)
+        await trio.sleep(0.05)
+        assert lab.output(tree) == before
+        await tree.thaw()
+        await lab.wait_output(tree, "ready\n")
+        assert_emptied(await stop(tree), tree)
+
+
+@with_processes
+async def test_a_process_that_had_stopped_itself_stays_stopped(lab):
+    tree = await lab.start("tick", "say:ready", "stop")
+    [agent] = list_children(tree.identity.pid)
+    with trio.fail_after(20):
+        while state(agent) != "T":  # noqa: ASYNC110
+            await trio.sleep(0.002)
+    await tree.freeze()
+    before = lab.output(tree)
+    await tree.thaw()
+    await lab.wait_output(tree, before + "tick\n" * 3)
+    assert state(agent) == "T"
+    assert_emptied(await stop(tree), tree)
+
+
+# ---------------------------------------------------------------- limits
+
+
+@everywhere
+async def test_controllers_are_of_those_that_limits_are_for(lab):
+    assert lab.trees.controllers <= {"memory", "pids", "cpu"}
+    if lab.kind == "subreaper":
+        assert lab.trees.controllers == set()
+
+
+@with_processes
+async def test_limits_that_no_controller_holds_are_set_by_the_shim(lab):
+    limits = Limits(memory_max_bytes=1 << 30, cpu_weight=50)
+    command = structs.replace(lab.command("child:1", "say:ready", "sleep"), limits=limits)
+    tree = await lab.trees.start(lab.place(), command)
+    await lab.wait_output(tree, "ready\n")
+    [agent] = list_children(tree.identity.pid)
+    [child] = list_children(agent)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    data = 1 << 30 if "memory" not in lab.trees.controllers else resource.RLIM_INFINITY
+    level = 3 if "cpu" not in lab.trees.controllers else 0
+    for pid in (agent, child):
+        assert resource.prlimit(pid, resource.RLIMIT_DATA) == (data, data)
+        assert os.getpriority(os.PRIO_PROCESS, pid) == own + level
+    assert os.getpriority(os.PRIO_PROCESS, tree.identity.pid) == own
+    assert_emptied(await stop(tree), tree)
+
+
+@with_processes
+async def test_a_run_without_limits_has_those_of_the_daemon(lab):
+    tree = await lab.start("say:ready", "sleep")
+    [agent] = list_children(tree.identity.pid)
+    for limit in (resource.RLIMIT_DATA, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
+        assert resource.prlimit(agent, limit) == resource.getrlimit(limit)
+    assert os.getpriority(os.PRIO_PROCESS, agent) == os.getpriority(os.PRIO_PROCESS, 0)
+    assert_emptied(await stop(tree), tree)
+
+
+@everywhere
+async def test_what_a_tree_used_is_known_of_one_that_ended_unseen(lab):
+    first = await lab.start("spin:0.1", "exit:0")
+    await first.wait_exit()
+    second = await lab.make_trees().adopt(first.place, first.identity)
+    assert_emptied(await second.kill(POLICY), second)
+    usage = second.usage()
+    assert (usage.processes, usage.memory_bytes, usage.out_of_memory) == (0, 0, None)
+    if lab.kind == "cgroup":
+        assert usage.cpu_s >= 0.08
+    if lab.kind == "subreaper":
+        assert usage.cpu_s is None, "nobody has looked while it ran"
+    if lab.kind != "fake":
+        left = await trio.Path(first.place.directory, "status").stat()
+        assert usage.ended_at == left.st_mtime
+
+
 # ---------------------------------------------------------------- cgroups alone
 
 
@@ -635,6 +810,17 @@ async def test_a_frozen_tree_is_stopped_and_killed(lab):
         report = await stop(tree, grace_s)
         assert report.signals == (("SIGTERM",) if grace_s else ("SIGKILL",))
         assert_emptied(report, tree)
+
+
+@in_cgroups
+async def test_a_tree_counts_as_frozen_once_the_kernel_says_so(lab):
+    tree = await lab.start("storm:5", "child:20", "tick", "say:ready", "sleep")
+    events = Path(tree.place.cgroup, "cgroup.events")
+    for _ in range(20):
+        await tree.freeze()
+        assert "frozen 1" in events.read_text()  # noqa: ASYNC240 (at once)
+        await tree.thaw()
+    assert_emptied(await stop(tree, grace_s=0), tree)
 
 
 @in_cgroups

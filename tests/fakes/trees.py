@@ -17,6 +17,7 @@ from factoryd.core.model import (
     Signalled,
     Skipped,
     StopPolicy,
+    StopPreview,
     StopReport,
     TreePlace,
     Usage,
@@ -57,7 +58,22 @@ class Life:
         self.left = 1 + program.children
         self.signals: list[str] = []
         self.signalled = 0
+        self.frozen_at: float | None = None
+        self.thawed = trio.Event()
         self.sent: dict[int, list[str]] = {}
+
+    def freeze(self) -> None:
+        """Stop the clock of whatever it does by itself."""
+        if self.frozen_at is None:
+            self.frozen_at = trio.current_time()
+            self.thawed = trio.Event()
+
+    def thaw(self) -> None:
+        """Let it go on from where it was."""
+        if self.frozen_at is not None:
+            self.began += trio.current_time() - self.frozen_at
+            self.frozen_at = None
+            self.thawed.set()
 
     def signal(self, name: str) -> None:
         """Note a signal to whoever is left, the root last."""
@@ -71,8 +87,19 @@ class Life:
             names = self.sent.setdefault(pid, [])
             names += [name] if name not in names else []
 
+    @property
+    def frozen(self) -> bool:
+        """Say whether it stands still."""
+        return self.frozen_at is not None
+
+    @property
+    def ends_at(self) -> float:
+        """Return when it ends by itself, pauses counted in."""
+        return self.began + self.program.after_s
+
     def end(self, status: int | None, *, children_too: bool = False) -> None:
         """End the root; the first end counts."""
+        self.thaw()
         if self.exit is None:
             self.exit = Exit(status=status, reason=None if status is not None else "lost")
             self.exited.set()
@@ -113,20 +140,33 @@ class FakeTree:
         if life is None:
             await trio.lowlevel.checkpoint()
             return Exit(status=None, reason=self._fault or "it never began")
-        if life.exit is None and life.program.status is not None:
-            with trio.move_on_at(life.began + life.program.after_s) as scope:
+        while life.exit is None and life.program.status is not None:
+            with trio.move_on_at(life.ends_at) as scope:
                 await life.exited.wait()
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and life.frozen_at is not None:
+                await life.thawed.wait()
+            elif scope.cancelled_caught and trio.current_time() >= life.ends_at:
                 life.end(life.program.status)
         await life.exited.wait()
         assert life.exit is not None
         return life.exit
+
+    async def freeze(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._life is not None:
+            self._life.freeze()
+
+    async def thaw(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._life is not None:
+            self._life.thaw()
 
     async def terminate(self, policy: StopPolicy) -> None:
         self._began = trio.current_time()
         await trio.lowlevel.checkpoint()
         if self._life is None:
             return
+        self._life.thaw()
         self._life.signal(policy.signal)
         if not self._life.program.ignores_terminate and not self._life.program.survivors:
             self._life.end(self._life.program.terminated_status, children_too=True)
@@ -154,11 +194,19 @@ class FakeTree:
             took_s=trio.current_time() - began,
         )
 
+    def preview(self, policy: StopPolicy) -> StopPreview:
+        if self._life is None or self._life.left == 0:
+            return StopPreview()
+        pid = self._life.identity.pid
+        if pid in policy.protected_pids:
+            return StopPreview(skipped=(Skipped(pid=pid, reason="protected"),))
+        return StopPreview(pids=(pid,))
+
     def usage(self) -> Usage:
         if self._life is None:
             return Usage(processes=0, memory_bytes=0)
         if self._life.left == 0:
-            return Usage(processes=0, cpu_s=self._life.program.usage.cpu_s, memory_bytes=0)
+            return replace(self._life.program.usage, processes=0, memory_bytes=0)
         return self._life.program.usage
 
     def close(self) -> None:
@@ -184,6 +232,10 @@ class FakeTrees:
     @property
     def containment(self) -> Containment:
         return Containment.CGROUP
+
+    @property
+    def controllers(self) -> frozenset[str]:
+        return frozenset()
 
     def place(self, issue: str, agent: str, run: RunId, directory: str) -> TreePlace:
         cgroup = f"/fake/agents/{issue}/{run}"

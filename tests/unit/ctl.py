@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from factoryd.wire.messages import (
+from factoryd.wire.answers import (
     AgentView,
     CountersView,
     DaemonView,
@@ -148,6 +148,7 @@ def status(*issues: IssueView, **changes) -> StatusReply:
         degraded=changes.pop("degraded", ()),
         heartbeat_age_s=0.2,
         adopted_runs=0,
+        controllers=(),
     )
     source = SourceView(name="issues", kind="folder", state="ok", problems=())
     counters = CountersView(

@@ -292,6 +292,22 @@ async def test_output_is_followed_from_where_the_last_daemon_ended_and_drained_a
         assert live.record.run in daemon.follower.drained
 
 
+async def test_a_run_is_over_only_once_all_of_its_output_is_passed_on(autojump_clock, factory):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [Program(status=0, after_s=1)]
+    stories = []
+    async with factory.daemon() as daemon:
+        drain = daemon.follower.drain
+
+        async def watched(place, progress):
+            stories.append(factory.story("AR-1")[-1])
+            await drain(place, progress)
+
+        daemon.follower.drain = watched
+        await daemon.wait_state("AR-1", S.DONE)
+    assert stories == ["run-exited", "run-exited"]
+
+
 async def test_who_waits_for_more_output_learns_of_it_and_of_the_end(
     autojump_clock, factory, nursery
 ):

@@ -8,15 +8,9 @@ import msgspec
 import pytest
 import trio
 
+from factoryd.wire.answers import KillReply, ShutdownReply, SubmitReply
 from factoryd.wire.framing import ERROR_EXITS, INTERFACE, MAX_REQUEST_BYTES, SERVICE_INTERFACE
-from factoryd.wire.messages import (
-    KillReply,
-    Reason,
-    ShutdownReply,
-    SubmitReply,
-    encode_error,
-    encode_reply,
-)
+from factoryd.wire.messages import Reason, encode_error, encode_reply
 from tests.fakes.daemon import Act, ScriptedDaemon
 from tests.unit.ctl import Ctl, killed
 from tests.unit.test_factoryctl_offline import beat
@@ -28,6 +22,8 @@ VERBS = {
     "Logs": ["logs", "ar-255-impl"],
     "Events": ["events"],
     "Health": ["health"],
+    "Freeze": ["freeze", "AR-255"],
+    "Thaw": ["thaw", "AR-255"],
     "Shutdown": ["shutdown"],
 }
 

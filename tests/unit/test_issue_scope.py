@@ -13,6 +13,7 @@ from factoryd.core.events import (
     AttemptStarted,
     IssueCancelled,
     IssueParked,
+    IssueStopping,
     RunEmptied,
     RunResult,
     RunStarting,
@@ -520,6 +521,36 @@ async def test_an_ended_issue_cannot_be_killed_and_says_so(autojump_clock, facto
             await kill(daemon, "AR-1")
 
 
+async def test_a_kill_of_several_goes_on_when_one_of_them_ends_by_itself(
+    autojump_clock, factory, monkeypatch
+):
+    configure(factory, daemon={"slots": 3})
+    agents = {"AR-1": "ar-1-impl", "AR-2": "ar-2-reviewer", "AR-3": "ar-3-impl"}
+    for key, agent in agents.items():
+        factory.put(key)
+        factory.script.parts[agent] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(*agents.values())
+        record = daemon.ledger.record
+
+        async def slowly(*facts):
+            await record(*facts)
+            if facts and isinstance(facts[0], IssueStopping) and facts[0].issue == "AR-1":
+                (reviewed,) = [
+                    one
+                    for one in factory.world.lives.values()
+                    if one.left and one.place.issue == "AR-2"
+                ]
+                reviewed.end(0)
+                await daemon.wait_state("AR-2", S.DONE)
+
+        monkeypatch.setattr(daemon.ledger, "record", slowly)
+        await kill(daemon, *agents)
+        await daemon.wait_for(lambda: all(daemon.record(key).written for key in agents))
+    states = [outcome(factory, key).state for key in agents]
+    assert states == [S.CANCELLED, S.DONE, S.CANCELLED]
+
+
 async def test_a_kill_that_comes_before_any_scope_leads_the_issue_is_not_lost(
     autojump_clock, factory
 ):
@@ -613,6 +644,21 @@ async def test_a_verdict_that_was_given_before_the_daemon_died_stands(
     await factory.drain()
     assert factory.script.started == then
     assert outcome(factory).state is S.DONE
+
+
+async def test_an_attempt_that_was_put_off_before_the_daemon_died_stays_put_off(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [Program(status=75), DONE]
+    async with factory.daemon() as daemon:
+        await daemon.wait_for(lambda: "run-emptied" in factory.story("AR-1"))
+        factory.kill_daemon()
+        assert factory.story("AR-1")[-1] == "run-emptied"
+    await factory.drain()
+    assert results(factory) == [AttemptResult.DEFERRED, AttemptResult.SUCCEEDED]
+    first, second = factory.script.moments[:2]
+    assert second - first >= factory.config.dispatch.error_cooldown
 
 
 async def test_dying_again_and_again_grants_no_more_resumes_than_the_budget(

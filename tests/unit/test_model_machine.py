@@ -22,10 +22,12 @@ from factoryd.core.events import (
     IssueClaimed,
     IssueDone,
     IssueEscalated,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
     IssueStopping,
+    IssueThawed,
     OutcomeWritten,
     Recorded,
     RunEmptied,
@@ -91,6 +93,7 @@ class Factory(RuleBasedStateMachine):
         self.attempts: dict[str, int] = {}
         self.live: dict[str, str] = {}
         self.owed: dict[str, str] = {}
+        self.frozen: set[str] = set()
 
     @initialize(listed=st.lists(keys, min_size=1, unique=True))
     def a_source_begins(self, listed):
@@ -124,6 +127,7 @@ class Factory(RuleBasedStateMachine):
 
     def _watch(self, fact: AnyFact) -> None:
         self._watch_issue(fact, same_issue(fact.issue))
+        self._watch_frozen(fact, same_issue(fact.issue))
         self._watch_run(fact)
 
     def _watch_issue(self, fact: AnyFact, key: str) -> None:
@@ -143,9 +147,22 @@ class Factory(RuleBasedStateMachine):
             case _:
                 pass
 
+    def _watch_frozen(self, fact: AnyFact, key: str) -> None:
+        match fact:
+            case IssueFrozen():
+                assert key not in self.frozen, "frozen twice"
+                self.frozen.add(key)
+            case IssueThawed():
+                self.frozen.remove(key)
+            case IssueStopping() | IssueDone() | IssueParked():
+                self.frozen.discard(key)
+            case _:
+                pass
+
     def _watch_run(self, fact: AnyFact) -> None:
         match fact:
             case RunStarting():
+                assert same_issue(fact.issue) not in self.frozen, "a run of a frozen issue"
                 assert fact.agent not in self.live.values(), "two runs of one agent"
                 assert fact.agent not in self.owed.values(), "a run beside the tree of an older one"
                 self.live[fact.run] = fact.agent
@@ -220,6 +237,15 @@ class Factory(RuleBasedStateMachine):
         else:
             assert not self.record(IssueStopping(issue=key, reason="killed"))
 
+    @precondition(lambda self: len(self.facts) % 3 == 1)
+    @rule(key=keys, thaw=st.booleans())
+    def an_issue_is_frozen_or_thawed(self, key, thaw):
+        record = self.registry.issue(key)
+        fact = IssueThawed(issue=key) if thaw else IssueFrozen(issue=key, reason="lunch")
+        under_way = record is not None and record.state in {S.CLAIMED, S.RUNNING, S.COOLDOWN}
+        legal = under_way and (same_issue(key) in self.frozen) is thaw
+        assert self.record(fact) is legal
+
     # -------------------------------------------------------------------------------- one issue
 
     def those(self, *states: IssueState) -> list[IssueRecord]:
@@ -253,6 +279,7 @@ class Factory(RuleBasedStateMachine):
             resumes=0 if last is None else last.resumes + 1,
         )
         free = agent not in self.live.values() and agent not in self.owed.values()
+        free = free and not record.frozen
         assert self.record(fact) is free
         if free:
             self.must(RunStarted(issue=key, run=fact.run, identity=identity(self.runs)))
@@ -396,6 +423,12 @@ class Factory(RuleBasedStateMachine):
         names = {f"attempt:{key}" for key in self.attempts}
         names |= {f"agent:{agent}" for agent in [*live.values(), *owed.values()]}
         assert self.held == names
+
+    @invariant()
+    def frozen_is_what_the_facts_say_and_nothing_that_has_ended(self):
+        frozen = {key for key, one in self.registry.issues.items() if one.frozen}
+        assert frozen == self.frozen
+        assert not frozen & self.ended
 
     @invariant()
     def slots_are_never_exceeded(self):

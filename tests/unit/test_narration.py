@@ -10,6 +10,7 @@ from tests.unit.samples import one_of_each, run_emptied
 
 FOR_EVER = {
     "daemon-started": "19b24902b3c15f74b5e97215c66d1864",
+    "configuration-loaded": "db8056fca5ff5852a36c07eb2a74680b",
     "daemon-stopped": "035b800b24735b1a8cf07354b6a05075",
     "issue-claimed": "2344e7ba52445cfe960bf35a5d6d2818",
     "issue-escalated": "0536d95196c15cf8b576eb2f8ecbd9d3",
@@ -24,6 +25,8 @@ FOR_EVER = {
     "handoff-made": "7ca28152ec915a628adfd6414d06b5c8",
     "handoff-cleared": "5f4de10f93625428ac32bbbda3a6b261",
     "attempt-ended": "9bf7ddfd13cb53aca2080db4caa24dfc",
+    "issue-frozen": "04f1e99164ca57888c4997aa2db9cdf9",
+    "issue-thawed": "3edb6dd8e94c54f3a5577a6e5d786e3c",
     "issue-stopping": "7f2d0dc4a28d50d5ae6e41c33444c78f",
     "issue-done": "22be9f01a44355ff9a5f9a245ce088e7",
     "issue-parked": "f08f136a811955cbbd4db624dc73c9f1",

@@ -1,5 +1,6 @@
 """The fold over facts: one picture, however it is come by."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
 from msgspec.structs import replace
@@ -7,18 +8,22 @@ from msgspec.structs import replace
 from factoryd.core.errors import IllegalFact
 from factoryd.core.events import (
     AttemptResult,
+    ConfigurationLoaded,
     IssueCancelled,
     IssueDone,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
     IssueStopping,
+    IssueThawed,
     OutcomeWritten,
     Recorded,
     RunResult,
     StageStarted,
 )
-from factoryd.core.model import AgentState, IssueState
+from factoryd.core.model import AgentState, IssueState, StopPolicy
+from factoryd.core.records import StopRule
 from factoryd.core.registry import Draft, Registry
 from tests.unit.samples import (
     AGENT,
@@ -53,6 +58,28 @@ def known(registry):
     record = registry.issue(KEY)
     assert record is not None
     return record
+
+
+# ---------------------------------------------------------------------------------------- frozen
+
+
+def test_what_ends_an_issue_thaws_it():
+    for ends in (
+        [IssueStopping(issue=KEY, reason="asked")],
+        [attempt_ended(), IssueDone(issue=KEY)],
+        [attempt_ended(), IssueParked(issue=KEY, reason="spent")],
+    ):
+        registry = running(IssueFrozen(issue=KEY, reason="lunch"))
+        assert (known(registry).frozen, known(registry).frozen_reason) == (True, "lunch")
+        fold(registry, *ends)
+        assert (known(registry).frozen, known(registry).frozen_reason) == (False, None)
+
+
+def test_no_run_of_a_frozen_issue_begins():
+    registry = running(IssueFrozen(issue=KEY, reason="lunch"))
+    with pytest.raises(IllegalFact, match="cannot start while the issue is frozen"):
+        fold(registry, run_starting())
+    fold(registry, IssueThawed(issue=KEY), run_starting())
 
 
 # ---------------------------------------------------------------------------------------- replay
@@ -305,3 +332,23 @@ def test_a_new_handoff_never_drops_an_older_one():
     assert list(Registry.replay(registry.snapshot(), []).handoffs) == ["one", "two"]
     fold(registry, handoff_cleared("two"))
     assert list(registry.handoffs) == ["one"]
+
+
+# -------------------------------------------------------------------------------- how to stop
+
+
+def test_the_way_to_stop_trees_is_that_of_the_newest_daemon_also_after_a_snapshot():
+    registry = Registry()
+    assert registry.stop_rule is None
+    old, new = (StopPolicy(protected_pids=frozenset({pid})) for pid in (7, 8))
+    fold(registry, ConfigurationLoaded(stop=old, grace_s=1.0))
+    fold(registry, ConfigurationLoaded(stop=new, grace_s=2.5))
+    again = Registry.replay(registry.snapshot(), [])
+    for one in (registry, again):
+        assert one.stop_rule == StopRule(policy=new, grace_s=2.5)
+
+
+def test_a_snapshot_of_a_time_before_that_was_recorded_is_read():
+    stored = msgspec.json.decode(Registry().snapshot())
+    del stored["stop_rule"]
+    assert Registry.replay(msgspec.json.encode(stored), []).stop_rule is None

@@ -458,6 +458,15 @@ async def test_once_does_not_wait_for_what_only_a_person_can_mend(autojump_clock
     assert list(factory.source.outcomes) == ["AR-3"]
 
 
+async def test_once_ends_knowing_that_what_it_worked_on_is_no_longer_ready(autojump_clock, factory):
+    """So that what is put back before the next start is new work."""
+    factory.put("AR-1")
+    await factory.drain()
+    factory.put("AR-1")
+    await factory.drain()
+    assert claims(factory) == ["AR-1", "AR-1"]
+
+
 async def test_iterations_ask_every_source_so_many_times_before_the_end(autojump_clock, factory):
     began = trio.current_time()
     await factory.drain(drain_after=3)

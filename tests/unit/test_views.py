@@ -11,7 +11,7 @@ from factoryd.core.registry import Registry
 from factoryd.flow.preview import preview
 from factoryd.flow.pulse import Pulses
 from factoryd.flow.views import Birth, Overview, fact_view, find_issue, killed_view, rfc3339
-from factoryd.wire.messages import StatusReply
+from factoryd.wire.answers import StatusReply
 from tests.fakes.clock import EPOCH, TrioClock
 from tests.fakes.heartbeat import FakeHeartbeatFile
 from tests.fakes.notifier import FakeNotifier
@@ -40,6 +40,7 @@ def overview_of(daemon):
         started_at=EPOCH,
         adopted_runs=0,
         containment=Containment.CGROUP,
+        controllers=("memory", "pids"),
     )
     return Overview(birth, daemon.shop, daemon.scheduler, pulses)
 
@@ -144,6 +145,7 @@ async def test_the_daemon_and_its_sources_are_shown(autojump_clock, factory):
         assert problems == [("ready/x.md:3", "no title"), ("failing", "not mounted")]
         assert status.daemon.degraded == ("source failing",)
         assert (status.daemon.pid, status.daemon.containment) == (7, "cgroup")
+        assert status.daemon.controllers == ("memory", "pids")
         assert (status.daemon.slots, status.daemon.free_slots) == (2, 2)
         assert overview.health().state == "degraded"
         assert overview.headline() == "0 issues running, 2 slots free, degraded: source failing"

@@ -63,6 +63,8 @@ class IssueFolder:
         self._source = source
         self._made = False
         self._known: dict[Path, _Known] = {}
+        self._listed: dict[str, Issue] = {}
+        """What was ready at the last listing, by file name."""
 
     def make_directories(self) -> None:
         """Create the directories that are missing.
@@ -98,6 +100,7 @@ class IssueFolder:
                 reason = f"the key {found.key} is taken by {show(taker)}: change it or remove one"
                 problems.append(Problem(where=show(path), reason=reason))
         self._known = known
+        self._listed = {issue.ref: issue for issue in issues}
         return Listing(issues=tuple(issues), problems=tuple(problems))
 
     def read(self, issue: Issue) -> Issue | None:
@@ -233,6 +236,10 @@ class IssueFolder:
         if read is None:
             return None
         data, stamp = read
+        version = sha256(data).hexdigest()
+        listed = self._listed.get(path.name)
+        if listed is not None and listed.version == version:
+            return _Known(stamp=stamp, found=msgspec.structs.replace(listed, since=stamp.mtime))
         try:
             parsed = parse_issue(data)
         except Malformed as error:
@@ -251,7 +258,7 @@ class IssueFolder:
             recipe=parsed.recipe,
             source=self._source,
             ref=path.name,
-            version=sha256(data).hexdigest(),
+            version=version,
             since=stamp.mtime,
         )
         return _Known(stamp=stamp, found=issue)
