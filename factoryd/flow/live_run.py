@@ -81,12 +81,12 @@ class LiveRun:
             self.last_sign = trio.current_time()
             self.cpu_s = usage.cpu_s
         self.usage = usage
-        self.peak_processes = _largest(self.peak_processes, usage.processes, usage.peak_processes)
-        self.peak_memory_bytes = _largest(
-            self.peak_memory_bytes, usage.memory_bytes, usage.peak_memory_bytes
+        self.peak_processes = usage.peak_processes or _larger(self.peak_processes, usage.processes)
+        self.peak_memory_bytes = usage.peak_memory_bytes or _larger(
+            self.peak_memory_bytes, usage.memory_bytes
         )
 
 
-def _largest(*numbers: int | None) -> int | None:
-    """Return the largest; None when there is none, and of what has ended nobody has seen more."""
-    return max(filter(None, numbers), default=None)
+def _larger(seen: int | None, now: int | None) -> int | None:
+    """Return the larger; None when there is none, and of what has ended nobody has seen more."""
+    return max(filter(None, (seen, now)), default=None)

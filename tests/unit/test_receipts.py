@@ -36,6 +36,18 @@ async def test_the_peaks_of_the_kernel_count_where_it_keeps_them(autojump_clock,
     assert receipt.oom_kills == 0
 
 
+async def test_pages_that_processes_share_do_not_add_up_to_more_than_the_kernels_peak(
+    autojump_clock, factory
+):
+    usage = Usage(processes=5, memory_bytes=70 << 20, peak_processes=5, peak_memory_bytes=64 << 20)
+    factory.script.parts[IMPL] = [Program(status=0, after_s=30, usage=usage)]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        await daemon.runner.sample()
+        await daemon.wait_state("AR-1", S.DONE)
+    assert factory.of_kind(RunEmptied)[0].receipt.peak_memory_bytes == 64 << 20
+
+
 async def test_an_agent_that_was_killed_for_lack_of_memory_is_reported_so(autojump_clock, factory):
     factory.script.parts[IMPL] = [Program(status=137, usage=STARVED)]
     await factory.drain()
