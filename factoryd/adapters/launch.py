@@ -5,7 +5,7 @@ import re
 import stat
 import subprocess
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -108,6 +108,25 @@ def read_status(place: TreePlace) -> Exit | None:
     except msgspec.DecodeError as error:
         return Exit(status=None, reason=f"{status_file(place)}: {error}")
     return Exit(status=left.status, reason=left.reason)
+
+
+def note_stop(place: TreePlace) -> None:
+    """Note, before the first signal to a running agent, that how it ends is not its own doing.
+
+    Whoever finds its status later, a daemon that knows nothing of the stop, must not believe it.
+    """
+    if place.directory and read_status(place) is None:
+        with suppress(OSError):
+            _stop_note(place).touch(mode=0o600)
+
+
+def was_stopped(place: TreePlace) -> bool:
+    """Say whether `note_stop` noted a stop of this run."""
+    return bool(place.directory) and _stop_note(place).exists()
+
+
+def _stop_note(place: TreePlace) -> Path:
+    return Path(place.directory) / "stopping"
 
 
 def read_end(place: TreePlace) -> float | None:

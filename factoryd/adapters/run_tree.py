@@ -7,7 +7,7 @@ from typing import Protocol
 import trio
 from msgspec.structs import replace
 
-from factoryd.adapters.launch import Process, read_end, read_status
+from factoryd.adapters.launch import Process, note_stop, read_end, read_status, was_stopped
 from factoryd.adapters.pidfd import Verdict, reap, verify, wait_ended
 from factoryd.adapters.proc import Stat, boot_id, read_stat, read_stats
 from factoryd.adapters.tree_stop import Delivered, Plan, Sent, deliver, plan_stop, protection
@@ -118,8 +118,13 @@ class RunTree:
         """Return how the shim ended, as soon as it has."""
         await self._wait_root()
         if self._exit is None:
-            self._exit = read_status(self._place) or self._guess_exit()
+            self._exit = self._read_exit()
         return self._exit
+
+    def _read_exit(self) -> Exit:
+        if self._process is None and was_stopped(self._place):
+            return Exit(status=None, reason="it was being stopped when it ended", stopped=True)
+        return read_status(self._place) or self._guess_exit()
 
     async def _wait_root(self) -> None:
         if self._identity is None:
@@ -165,6 +170,7 @@ class RunTree:
         number = signal.Signals[policy.signal]
         plan = await self._plan(policy)
         if plan is not None and plan.targets:
+            self._note_stop()
             await self._deliver(plan, number)
         try:
             self._group.thaw()
@@ -200,6 +206,10 @@ class RunTree:
             took_s=trio.current_time() - began,
         )
 
+    def _note_stop(self) -> None:
+        if self._exit is None:
+            note_stop(self._place)
+
     async def _empty(self, policy: StopPolicy) -> bool:
         """Return True with the proof that nothing is left, False when something must be left."""
         if self._seen_empty and self._try_remove():
@@ -209,6 +219,8 @@ class RunTree:
             plan = await self._plan(policy)
             if plan is None or (plan.skipped and not plan.targets):
                 return False
+            if plan.targets:
+                self._note_stop()
             if not plan.skipped and (self._kill_at_once(plan) or not plan.targets):
                 await self._wait_empty()
                 if self._try_remove():

@@ -158,11 +158,13 @@ class Exit(Data, frozen=True, kw_only=True):
     """How a run's root process ended.
 
     `status` is the shell's view (128 + n for a death by signal n); None when nobody can know,
-    and then `reason` says why.
+    and then `reason` says why. `stopped`: it was being stopped by someone who did not live to
+    record it, so that how it ended is not its own doing.
     """
 
     status: int | None
     reason: str | None = None
+    stopped: bool = False
 
 
 class StopOrder(StrEnum):

@@ -6,6 +6,7 @@ says why not. There is one exception: a daemon that stops for the next one to go
 
 import logging
 import secrets
+from contextlib import suppress
 
 import trio
 from msgspec.structs import replace
@@ -275,17 +276,17 @@ class AgentRunner:
         await live.sample()
         try:
             await self._pass_on_the_rest(live)
+            await self._record_end(live, ending, report)
         finally:
-            try:
-                await self._record_end(live, ending, report)
-            finally:
-                self._let_go(live)
-                self.frost.tell(live.record.place.issue)
+            self._let_go(live)
+            self.frost.tell(live.record.place.issue)
 
     async def _pass_on_the_rest(self, live: LiveRun) -> None:
-        with trio.move_on_after(DRAIN_S) as drain:
+        whole = False
+        with trio.move_on_after(DRAIN_S), suppress(OSError):
             await self._follower.drain(live.record.place, live)
-        if drain.cancelled_caught:
+            whole = True
+        if not whole:
             directory = live.record.place.directory
             logger.warning("the rest of the output is only in %s/output", directory)
 
@@ -358,4 +359,5 @@ def _read_usages(trees: list[Tree]) -> list[Usage]:
 
 def _left(report: StopReport) -> str:
     pids = ", ".join(f"{left.pid} ({left.reason})" for left in report.skipped[:5])
-    return f"{report.survivors} processes are left: {pids or 'unknown'}"
+    left = "1 process is" if report.survivors == 1 else f"{report.survivors} processes are"
+    return f"{left} left: {pids or 'unknown'}"

@@ -541,7 +541,26 @@ async def test_an_adopted_tree_is_the_same_tree(lab):
     report = await stop(second)
     assert report.signals == ("SIGTERM",)
     assert_emptied(report, second)
-    assert await second.wait_exit() == await first.wait_exit() == Exit(status=143)
+    assert await first.wait_exit() == Exit(status=143)
+
+
+@everywhere
+async def test_the_status_of_a_tree_that_was_stopped_unrecorded_is_not_believed(lab):
+    first = await lab.start("on-term:0", "say:ready", "sleep")
+    await stop(first)
+    second = await lab.make_trees().adopt(first.place, first.identity)
+    ended = await second.wait_exit()
+    assert (ended.status, ended.stopped) == (None, True)
+    assert_emptied(await second.kill(POLICY), second)
+
+
+@everywhere
+async def test_the_status_of_a_tree_that_had_ended_when_the_rest_was_stopped_is_its_own(lab):
+    first = await lab.start("child:1", "exit:3")
+    assert await first.wait_exit() == Exit(status=3)
+    await stop(first)
+    second = await lab.make_trees().adopt(first.place, first.identity)
+    assert await second.wait_exit() == Exit(status=3)
 
 
 @everywhere

@@ -213,6 +213,7 @@ def _copy(world: World) -> World:
         twin = Life(life.place, life.command, life.program, life.identity.pid)
         twin.began, twin.left, twin.frozen_at = life.began, life.left, life.frozen_at
         twin.signals, twin.signalled = list(life.signals), life.signalled
+        twin.stopped = life.stopped
         twin.sent = {pid: list(names) for pid, names in life.sent.items()}
         if life.exit is not None:
             twin.exit = Exit(status=life.exit.status, reason=life.exit.reason)

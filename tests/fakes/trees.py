@@ -61,6 +61,8 @@ class Life:
         self.frozen_at: float | None = None
         self.thawed = trio.Event()
         self.sent: dict[int, list[str]] = {}
+        self.stopped = False
+        """Whether it was signalled before its root ended."""
 
     def freeze(self) -> None:
         """Stop the clock of whatever it does by itself."""
@@ -79,6 +81,7 @@ class Life:
         """Note a signal to whoever is left, the root last."""
         if not self.left:
             return
+        self.stopped = self.stopped or self.exit is None
         self.signals.append(name)
         self.signalled = max(self.signalled, self.left)
         root = self.identity.pid
@@ -120,7 +123,15 @@ class World:
 class FakeTree:
     """See `ports.Tree`."""
 
-    def __init__(self, place: TreePlace, life: Life | None, fault: str | None = None) -> None:
+    def __init__(
+        self,
+        place: TreePlace,
+        life: Life | None,
+        fault: str | None = None,
+        *,
+        adopted: bool = False,
+    ) -> None:
+        self._adopted = adopted
         self._place = place if life is None else life.place
         self._life = life
         self._fault = fault
@@ -149,6 +160,8 @@ class FakeTree:
                 life.end(life.program.status)
         await life.exited.wait()
         assert life.exit is not None
+        if self._adopted and life.stopped:
+            return Exit(status=None, reason="it was being stopped when it ended", stopped=True)
         return life.exit
 
     async def freeze(self) -> None:
@@ -256,7 +269,7 @@ class FakeTrees:
         life = self.world.lives.get(place.run)
         if life is not None and place.cgroup_inode not in (None, life.place.cgroup_inode):
             return FakeTree(place, None, "leaf identity mismatch")
-        return FakeTree(place, life)
+        return FakeTree(place, life, adopted=True)
 
     def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
         return [life.place for life in self.running() if life.place.run not in known]

@@ -156,6 +156,18 @@ async def test_what_a_killed_daemon_left_is_reaped_by_proof_and_named():
             assert reasons(again) == {(NAME, "gone"), (NAME_2, "gone")}
 
 
+async def test_an_agent_that_was_reaped_has_not_succeeded_whatever_it_said():
+    with a_factory(dispatch="max_attempts = 1") as place:
+        place.put(KEY, f"echo start >>../starts; test -e ../again || {play('on-term:0', 'sleep')}")
+        async with place.daemon() as daemon:
+            await killed(daemon, KEY)
+        assert (await reap(place)).status == 0
+        (place.root / "again").touch()
+        async with place.daemon() as daemon:
+            await daemon.wait_issue(KEY, "done")
+            assert (place.root / "starts").read_text() == "start\nstart\n"
+
+
 async def test_the_next_daemon_closes_what_was_reaped_and_starts_nothing_twice():
     with a_factory(dispatch="max_attempts = 1") as place:
         place.put(KEY, f"echo start >>../starts; {TREE}")

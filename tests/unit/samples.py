@@ -113,7 +113,7 @@ def handoff_made(run: str = RUN, key: str = KEY) -> HandoffMade:
         run=RunId(run),
         result=RunResult.STOPPED,
         report=StopReport(survivors=1, emptied=False),
-        reason="1 processes are left: 99 (uninterruptible sleep)",
+        reason="1 process is left: 99 (uninterruptible sleep)",
     )
 
 

@@ -723,7 +723,7 @@ async def test_a_tree_that_cannot_be_emptied_ends_the_issue_as_a_handoff(autojum
         await kill(daemon, "AR-1")
         await daemon.wait_for(lambda: daemon.record("AR-1").written)
         (handoff,) = daemon.ledger.registry.handoffs.values()
-        assert handoff.reason == "1 processes are left: 99 (uninterruptible sleep)"
+        assert handoff.reason == "1 process is left: 99 (uninterruptible sleep)"
         assert daemon.state("AR-1") is S.CANCELLED
 
 

@@ -272,7 +272,7 @@ async def test_promise_1_a_tree_that_cannot_be_emptied_becomes_a_handoff_with_a_
         await daemon.wait_runs(IMPL)
     assert factory.of_kind(RunEmptied) == []
     (handoff,) = factory.of_kind(HandoffMade)
-    assert handoff.reason == "1 processes are left: 99 (uninterruptible sleep)"
+    assert handoff.reason == "1 process is left: 99 (uninterruptible sleep)"
     assert not handoff.report.emptied
 
 
@@ -322,7 +322,7 @@ async def test_a_name_that_a_handoff_holds_fails_the_attempt_with_a_clear_reason
     first, second = factory.of_kind(AttemptEnded)
     assert first.reason == (
         "ar-1-impl exited with 1 and cannot be resumed: "
-        "1 processes are left: 99 (uninterruptible sleep)"
+        "1 process is left: 99 (uninterruptible sleep)"
     )
     assert second.reason is not None
     assert "ar-1-impl cannot start: the tree of its earlier run" in second.reason

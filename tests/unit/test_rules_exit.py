@@ -206,7 +206,7 @@ async def test_a_name_still_alive_is_terminal_for_that_resume_counted_once_and_w
     assert daemon.ledger.registry.counters.resumed == 0
     assert daemon.state("AR-1") is S.PARKED
     first, *later = [str(one.reason) for one in factory.of_kind(AttemptEnded)]
-    assert "ar-1-impl exited with 1 and cannot be resumed: 1 processes are left" in first
+    assert "ar-1-impl exited with 1 and cannot be resumed: 1 process is left" in first
     assert all("is not proven empty yet" in reason for reason in later)
     story = factory.story("AR-1")
     assert story.index("handoff-made") < story.index("name-collided") < story.index("attempt-ended")

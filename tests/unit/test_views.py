@@ -175,7 +175,7 @@ async def test_handoffs_and_counters_are_shown(autojump_clock, factory):
         status = await overview_of(daemon).status(())
         (handoff,) = status.handoffs
         assert (handoff.agent, handoff.issue) == (IMPL, "AR-1")
-        assert handoff.reason == "1 processes are left: 99 (D state)"
+        assert handoff.reason == "1 process is left: 99 (D state)"
         assert issue_in(status, "AR-1").agents[0].state == "leaked"
         assert status.counters.dispatched == 1
 
