@@ -43,7 +43,4 @@ def unheard_check(failure: Failure, judgements: Sequence[Judgement]) -> Check:
 
 def in_force(daemon: DaemonView) -> str:
     """Return what a daemon uses, as `factoryd doctor --in-force` takes it."""
-    controllers: Sequence[str] | None = getattr(daemon, "controllers", None)
-    if controllers is None:
-        return daemon.containment
-    return f"{daemon.containment}:{','.join(controllers)}"
+    return f"{daemon.containment}:{','.join(daemon.controllers)}"

@@ -196,8 +196,7 @@ async def _sweep(wanted: Wanted, load: Callable[[], Config], daemon: str) -> Out
     found = _find(trees, past.known)
     if past.rule is None:
         unknown = [
-            Alone(agent=one.place.agent, pid=None, reason=UNKNOWN, unproven=True)
-            for one in found.owed
+            Alone(agent=one.agent, pid=None, reason=UNKNOWN, unproven=True) for one in found.owed
         ]
         reply = reap_reply(daemon, [], [*found.alone, *unknown])
     elif wanted.dry_run:

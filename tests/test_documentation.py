@@ -147,6 +147,14 @@ def test_every_promise_of_the_design_names_a_test():
         assert TEST.search(promise), promise
 
 
+def test_every_defect_of_the_design_names_a_test():
+    section = (ROOT / "docs/design.md").read_text().partition("\n## Defects")[2].split("\n## ")[0]
+    rows = re.findall(r"^\| (?!what |-).*\|$", section, re.MULTILINE)
+    assert rows
+    for row in rows:
+        assert TEST.search(row), row
+
+
 @pytest.mark.parametrize("page", ["config", "facts", "wire"])
 def test_a_generated_page_says_what_the_code_says(page):
     pages = runpy.run_path(str(ROOT / "docs/generate.py"))["PAGES"]

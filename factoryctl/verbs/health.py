@@ -25,6 +25,7 @@ class _Unheard(msgspec.Struct, frozen=True, kw_only=True):
     degraded: tuple[str, ...] = ()
     heartbeat_age_s: float | None
     pulses: tuple[PulseView, ...] = ()
+    tasks: int | None = None
     reason: str
 
 

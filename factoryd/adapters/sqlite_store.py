@@ -44,13 +44,13 @@ _MIGRATIONS = {0: _SCHEMA}
 class SqliteStore:
     """A ledger in one file. Not thread-safe: one call at a time, from any thread."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, copy_of: Path | None = None) -> None:
         """Open the file and bring it up to date; create it (0600) where there is none.
 
         Raises `LedgerUnavailable` for a file that is corrupt, unreadable or from a newer factoryd:
-        such a file is left as it is.
+        such a file is left as it is. Errors name the file that it is a copy of, if it is one.
         """
-        self._path = path
+        self._path = copy_of or path
         self._read_only = read_only
         with self._explained("open"):
             if not read_only:
@@ -214,7 +214,7 @@ def read_registry(state: Path) -> Registry:
         with tempfile.TemporaryDirectory(prefix="factoryd-") as directory:
             copy = Path(directory, ledger.name)
             _copy(ledger, copy)
-            store = SqliteStore(copy)
+            store = SqliteStore(copy, copy_of=ledger)
             try:
                 return Registry.replay(*store.load())
             finally:

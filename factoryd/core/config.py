@@ -259,7 +259,11 @@ class RouteConfig(Data, frozen=True, kw_only=True):
     team: Annotated[Text | None, Meta(description="Matches the issue's team.")] = None
     keyword: Annotated[
         Annotated[str, Meta(min_length=1, max_length=1000)] | None,
-        Meta(description="A regular expression (Python's), looked for in title and body."),
+        Meta(
+            description="A regular expression (Python's), looked for in title and body: in their "
+            "first 100,000 characters, or 2,000 where it has a `*` or `+` before its end. One that "
+            "could take long is refused, as are look-arounds and references back."
+        ),
     ] = None
     default: Annotated[bool, Meta(description="Matches every issue that nothing else did.")] = False
     repo: Annotated[Identifier, Meta(description="The NAME of a [repos.NAME].")]

@@ -86,6 +86,15 @@ class IssueClaimed(Fact, frozen=True, kw_only=True, tag="issue-claimed"):
     recipe: str
 
 
+class IssueRerouted(Fact, frozen=True, kw_only=True, tag="issue-rerouted"):
+    """The issue, or the configuration, changed before anything was started: triaged anew."""
+
+    work: Issue
+    repo: str
+    recipe: str
+    reason: str
+
+
 class IssueEscalated(Fact, frozen=True, kw_only=True, tag="issue-escalated"):
     """Triage found no way to work on this version of the issue; a person must look."""
 
@@ -125,6 +134,14 @@ class RunStarting(Fact, frozen=True, kw_only=True, tag="run-starting"):
     place: TreePlace
     resumes: int
     session: str | None = None
+
+
+class NameCollided(Fact, frozen=True, kw_only=True, tag="name-collided"):
+    """An agent could not start, as an older run has its name; told once for each such run."""
+
+    agent: str
+    holder: RunId
+    reason: str
 
 
 class RunStarted(Fact, frozen=True, kw_only=True, tag="run-started"):
@@ -221,17 +238,26 @@ class OutcomeWritten(Fact, frozen=True, kw_only=True, tag="outcome-written"):
     outcome: IssueState
 
 
+class OutcomeWithheld(Fact, frozen=True, kw_only=True, tag="outcome-withheld"):
+    """The issue is out of scope by now: how it ended is known here, and its source is left alone."""
+
+    outcome: IssueState
+    reason: str
+
+
 AnyFact = (
     DaemonStarted
     | DaemonStopped
     | ConfigurationLoaded
     | IssueClaimed
+    | IssueRerouted
     | IssueEscalated
     | IssueLeftReady
     | IssueReopened
     | AttemptStarted
     | StageStarted
     | RunStarting
+    | NameCollided
     | RunStarted
     | RunExited
     | RunEmptied
@@ -245,6 +271,7 @@ AnyFact = (
     | IssueParked
     | IssueCancelled
     | OutcomeWritten
+    | OutcomeWithheld
 )
 
 KINDS: tuple[type[Fact], ...] = AnyFact.__args__

@@ -70,6 +70,11 @@ class Known(Data, frozen=True, kw_only=True):
     identity: ProcessIdentity | None
     asked: bool = False
 
+    @property
+    def agent(self) -> str:
+        """Return the agent's name; a run is named after its agent."""
+        return self.place.agent or self.place.run.rpartition("-")[0]
+
 
 class Alone(Data, frozen=True, kw_only=True):
     """What is left alone, and why; `unproven`: something of it may be running."""
@@ -135,7 +140,7 @@ def sort_out(known: Sequence[Known], scan: Scan | ScanFailed) -> Sorted:
             continue
         match find_again(scan, one.identity):
             case Mismatch(pid=pid, reason=reason):
-                alone.append(Alone(agent=one.place.agent, pid=pid, reason=reason))
+                alone.append(Alone(agent=one.agent, pid=pid, reason=reason))
                 if isinstance(scan, Scan) and one.identity.boot_id == scan.boot_id:
                     owed.append(one)
             case _:
@@ -154,7 +159,7 @@ def _resolve(one: Known, scan: Scan | ScanFailed, owed: list[Known], alone: list
         owed.append(one)
     unproven = not has_leaf and not isinstance(lookup, Missing)
     alone += [
-        Alone(agent=one.place.agent, pid=pid, reason=reason, unproven=unproven)
+        Alone(agent=one.agent, pid=pid, reason=reason, unproven=unproven)
         for pid, reason in _say(lookup)
     ]
 

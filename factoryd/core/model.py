@@ -81,10 +81,14 @@ class Problem(Data, frozen=True, kw_only=True):
 
 
 class Listing(Data, frozen=True, kw_only=True):
-    """What one look at a source showed: the ready issues, complete, and the unreadable rest."""
+    """What one look at a source showed: the ready issues, complete, and the unreadable rest.
+
+    `copies` are keys that lie ready once more than they count: they have not left.
+    """
 
     issues: tuple[Issue, ...] = ()
     problems: tuple[Problem, ...] = ()
+    copies: tuple[str, ...] = ()
 
 
 class OutcomeNote(Data, frozen=True, kw_only=True):

@@ -23,8 +23,11 @@ from factoryd.core.events import (
     IssueLeftReady,
     IssueParked,
     IssueReopened,
+    IssueRerouted,
     IssueStopping,
     IssueThawed,
+    NameCollided,
+    OutcomeWithheld,
     OutcomeWritten,
     RunEmptied,
     RunExited,
@@ -58,7 +61,7 @@ def weight(fact: AnyFact) -> Weight:
     match fact:
         case HandoffMade():
             return Weight.ERROR
-        case IssueEscalated() | IssueParked():
+        case IssueEscalated() | IssueParked() | NameCollided() | OutcomeWithheld():
             return Weight.WARNING
         case AttemptEnded(result=AttemptResult.FAILED):
             return Weight.WARNING
@@ -81,12 +84,14 @@ SENTENCES: dict[type[Fact], str] = {
     DaemonStopped: "stopped, clean: {f.clean}, runs left to the next daemon: {f.kept}",
     ConfigurationLoaded: "agents are stopped with {f.stop.signal}, {f.stop.order}, grace {f.grace_s:g} s",
     IssueClaimed: "{f.issue}: claimed: {f.work.title}",
+    IssueRerouted: "{f.issue}: goes to repo {f.repo}, recipe {f.recipe} now{because}",
     IssueEscalated: "{f.issue}: escalated{because}",
     IssueLeftReady: "{f.issue}: left ready in its source",
     IssueReopened: "{f.issue}: reopened{because}",
     AttemptStarted: "{f.issue}: attempt {f.attempt} started",
     StageStarted: "{f.issue}: round {f.round}, stage {f.stage} started",
     RunStarting: "{f.issue}: starting {f.agent}: run {f.run}",
+    NameCollided: "{f.issue}: name taken: {f.agent} by run {f.holder}{because}",
     RunStarted: "{f.issue}: running: run {f.run}, pid {f.identity.pid}",
     RunExited: "{f.issue}: exited with {f.exit.status}: run {f.run}",
     RunEmptied: "{f.issue}: {f.result} and emptied: run {f.run}{because}",
@@ -100,6 +105,7 @@ SENTENCES: dict[type[Fact], str] = {
     IssueParked: "{f.issue}: parked{because}",
     IssueCancelled: "{f.issue}: cancelled{because}",
     OutcomeWritten: "{f.issue}: outcome {f.outcome} written back",
+    OutcomeWithheld: "{f.issue}: outcome {f.outcome} not written back{because}",
 }
 """What each kind of fact says, outcome first; `because` is its reason, if it has one."""
 

@@ -67,6 +67,8 @@ class IssueRecord(Data, frozen=True, kw_only=True):
     left_ready: bool = False
     written: bool = False
     runs: dict[str, RunRecord] = msgspec.field(default_factory=dict[str, RunRecord])
+    collisions: dict[str, RunId] = msgspec.field(default_factory=dict[str, RunId])
+    """Agents that could not start, each with the run that had its name."""
     cpu_s: float = 0.0
     peak_processes: int = 0
 
@@ -74,6 +76,12 @@ class IssueRecord(Data, frozen=True, kw_only=True):
     def live_runs(self) -> tuple[RunRecord, ...]:
         """Return the runs whose trees are this issue's to empty."""
         return tuple(run for run in self.runs.values() if run.live)
+
+    def session_of(self, agent: str) -> str | None:
+        """Return the session of an agent's newest run in the present stage, to be resumed."""
+        last = self.runs.get(agent)
+        here = last is not None and (last.round, last.stage) == (self.round, self.stage)
+        return last.session if last is not None and here else None
 
 
 class HandoffRecord(Data, frozen=True, kw_only=True):

@@ -31,8 +31,11 @@ from factoryd.core.events import (
     IssueLeftReady,
     IssueParked,
     IssueReopened,
+    IssueRerouted,
     IssueStopping,
     IssueThawed,
+    NameCollided,
+    OutcomeWithheld,
     OutcomeWritten,
     Recorded,
     RunEmptied,
@@ -44,6 +47,7 @@ from factoryd.core.events import (
 )
 from factoryd.core.lifecycle import next_state
 from factoryd.core.model import AgentState, RunId
+from factoryd.core.names import check_name_free
 from factoryd.core.records import (
     Counters,
     HandoffRecord,
@@ -152,7 +156,6 @@ class Draft:
     def _open(self, fact: IssueClaimed | IssueEscalated, at: float) -> Entry:
         old = self.issues.get(same_issue(fact.issue))
         state = next_state(old.state if old else None, fact)
-        claimed = isinstance(fact, IssueClaimed)
         self._put(
             IssueRecord(
                 issue=fact.work,
@@ -163,8 +166,6 @@ class Draft:
                 reason=None if isinstance(fact, IssueClaimed) else fact.reason,
             )
         )
-        if claimed:
-            self._count(dispatched=1)
         return Entry(at=at, fact=fact)
 
     def _change(self, fact: AnyFact, at: float) -> Entry:
@@ -217,6 +218,19 @@ class Draft:
             case IssueDone() | IssueParked() | IssueCancelled():
                 return self._end(record, fact)
             case _:
+                return self._note(record, fact)
+
+    def _note(self, record: IssueRecord, fact: AnyFact) -> IssueRecord:
+        match fact:
+            case IssueRerouted():
+                return self._reroute(record, fact)
+            case NameCollided():
+                return self._collide(record, fact)
+            case OutcomeWithheld():
+                told = f"{record.reason}; " if record.reason else ""
+                reason = f"{told}its outcome is not written back: {fact.reason}"
+                return replace(record, written=True, reason=reason)
+            case _:
                 raise AssertionError(fact)
 
     def _end(
@@ -229,9 +243,23 @@ class Draft:
         reason = None if isinstance(fact, IssueDone) else fact.reason
         return replace(_thawed(record), reason=reason, not_before=None)
 
+    def _reroute(self, record: IssueRecord, fact: IssueRerouted) -> IssueRecord:
+        if record.attempt:
+            raise IllegalFact(f"{fact.issue}: an attempt at it has begun")
+        return replace(
+            record, issue=fact.work, repo=fact.repo, recipe=fact.recipe, reason=fact.reason
+        )
+
+    def _collide(self, record: IssueRecord, fact: NameCollided) -> IssueRecord:
+        if record.collisions.get(fact.agent) == fact.holder:
+            raise IllegalFact(f"{fact.issue}: that {fact.holder} has the name is known already")
+        self._count(name_collisions=1)
+        return replace(record, collisions={**record.collisions, fact.agent: fact.holder})
+
     def _begin_attempt(self, record: IssueRecord, fact: AttemptStarted, at: float) -> IssueRecord:
         if record.attempt_open or fact.attempt != record.attempts_used + 1:
             raise IllegalFact(f"{fact.issue}: attempt {fact.attempt} is not the next one")
+        self._count(dispatched=int(record.attempt == 0))
         return replace(
             record,
             attempt=fact.attempt,
@@ -266,12 +294,7 @@ class Draft:
             raise IllegalFact(f"{fact.issue}: {fact.agent} has a live run already")
         if record.frozen:
             raise IllegalFact(f"{fact.issue}: {fact.agent} cannot start while the issue is frozen")
-        for owed in self.handoffs.values():
-            if owed is not None and owed.place.agent == fact.agent:
-                raise IllegalFact(
-                    f"{fact.issue}: {fact.agent} cannot start: the tree of its earlier run "
-                    f"{owed.place.run} is not proven empty yet: {owed.reason}"
-                )
+        check_name_free(fact.agent, self.issues, self.handoffs)
         self._count(resumed=int(fact.resumes > 0))
         run = RunRecord(
             run=fact.run,
@@ -301,6 +324,8 @@ class Draft:
                 running = AgentState.RUNNING
                 return replace(run, state=running, identity=fact.identity, place=place, since=at)
             case RunExited():
+                if run.exit is not None:
+                    raise IllegalFact(f"{fact.issue}: how run {fact.run} ended is known already")
                 return replace(run, state=AgentState.EXITED, exit=fact.exit)
             case RunEmptied():
                 good = fact.result in {RunResult.SUCCEEDED, RunResult.CHANGES}

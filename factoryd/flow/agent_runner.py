@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from factoryd.core import labels
 from factoryd.core.assignment import Assignment
 from factoryd.core.config import Config
-from factoryd.core.errors import CannotStart, IllegalFact
+from factoryd.core.errors import CannotStart, IllegalFact, NameTaken
 from factoryd.core.events import (
     HandoffMade,
     RunEmptied,
@@ -24,6 +24,7 @@ from factoryd.core.events import (
 )
 from factoryd.core.evidence import tell_end
 from factoryd.core.model import AgentState, Data, Exit, Receipt, RunId, StopReport, TreePlace, Usage
+from factoryd.core.names import tell_collision
 from factoryd.core.policy import Ending, NextStep, classify_exit, decide_exit
 from factoryd.core.records import RunRecord
 from factoryd.flow.frost import Frost
@@ -43,7 +44,7 @@ class RunEnd(Data, frozen=True, kw_only=True):
 
     step: NextStep
     agent: str
-    place: TreePlace
+    place: TreePlace | None
     reason: str
 
 
@@ -92,7 +93,9 @@ class AgentRunner:
             if end.step is not NextStep.RESUME:
                 return end
             if live.record.state is AgentState.LEAKED:
-                reason = f"{end.reason} and cannot be resumed: {live.record.reason}"
+                why = live.record.reason or "its tree is not empty"
+                await self._note_collision(work, live.record.run, why)
+                reason = f"{end.reason} and cannot be resumed: {why}"
                 return replace(end, step=NextStep.FAIL, reason=reason)
             resumes += live.record.result in _COUNTED
             record = None
@@ -136,13 +139,21 @@ class AgentRunner:
         return live
 
     async def _start_recorded(self, work: Assignment, place: TreePlace, resumes: int) -> LiveRun:
-        key, run = work.issue.key, place.run
-        await self._ledger.record(
-            RunStarting(
-                issue=key, run=run, agent=work.agent, role=work.role, place=place, resumes=resumes
-            )
+        key, run, agent = work.issue.key, place.run, work.agent
+        issue = self._ledger.registry.issue(key)
+        starting = RunStarting(
+            issue=key, run=run, agent=agent, role=work.role, place=place, resumes=resumes
         )
-        command = self._kinds[work.config.kind].command(work, run, None)
+        starting = replace(starting, session=issue.session_of(agent) if issue else None)
+        taken: NameTaken | None = None
+        try:
+            await self._ledger.record(starting)
+        except NameTaken as error:
+            taken = error
+        if taken is not None:
+            await self._note_collision(work, RunId(taken.holder), str(taken))
+            raise taken
+        command = self._kinds[work.config.kind].command(work, run, starting.session)
         tree: Tree | CannotStart
         try:
             tree = await self._trees.start(place, command)
@@ -158,6 +169,11 @@ class AgentRunner:
             RunStarted(issue=key, run=run, identity=tree.identity, cgroup_inode=inode)
         )
         return live
+
+    async def _note_collision(self, work: Assignment, holder: RunId, reason: str) -> None:
+        issue = self._ledger.registry.issue(work.issue.key)
+        assert issue is not None
+        await self._ledger.record(*tell_collision(issue, work.agent, holder, reason))
 
     def _ledger_record(self, work: Assignment, run: RunId) -> RunRecord:
         issue = self._ledger.registry.issue(work.issue.key)

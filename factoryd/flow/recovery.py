@@ -54,18 +54,14 @@ class Reaper:
     async def reap(self, *, dry_run: bool) -> ReapReply:
         """Do now what is done now and again, or say what that would be; return the account.
 
-        Raises `FactoryError` when nobody can tell what there is.
+        Raises `FactoryError` when nobody can tell what there is, or facts cannot be written.
         """
+        if dry_run:
+            return reap_reply("alive", await preview(self._trees, await self._list(), self._rule))
+        if self._ledger.trouble is not None:
+            raise LedgerUnavailable(f"{self._ledger.trouble}; until then nothing can be reaped")
         async with self._one_sweep:
-            try:
-                owed = [*self._list_handoffs(), *await self._list_strays()]
-            except OSError as error:
-                raise FactoryError(
-                    f"trees cannot be listed: {error.strerror}: try again"
-                ) from error
-            if dry_run:
-                return reap_reply("alive", await preview(self._trees, owed, self._rule))
-            return reap_reply("alive", await self._sweep(owed))
+            return reap_reply("alive", await self._sweep(await self._list()))
 
     async def _keep_sweeping(self) -> None:
         while True:
@@ -83,6 +79,13 @@ class Reaper:
             async with self._one_sweep:
                 await self._sweep(self._list_handoffs())
             wait_s = min(wait_s * 2, self._every_s)
+
+    async def _list(self) -> list[Known]:
+        try:
+            strays = await self._list_strays()
+        except OSError as error:
+            raise FactoryError(f"trees cannot be listed: {error.strerror}: try again") from error
+        return [*self._list_handoffs(), *strays]
 
     def _list_handoffs(self) -> list[Known]:
         return [

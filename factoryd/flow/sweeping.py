@@ -20,12 +20,6 @@ class Swept(Data, frozen=True, kw_only=True):
     report: StopReport | None = None
 
     @property
-    def agent(self) -> str:
-        """Return the agent's name; a run is named after its agent."""
-        place = self.known.place
-        return place.agent or place.run.rpartition("-")[0]
-
-    @property
     def was_there(self) -> bool:
         """Say whether there was anything to end."""
         ended = self.report is not None and self.report.killed > 0
@@ -106,7 +100,7 @@ def reap_reply(daemon: str, swept: Sequence[Swept], alone: Sequence[Alone] = ())
     left = [LeftView(agent=one.agent, pid=one.pid, reason=one.reason) for one in alone]
     named = {one.agent for one in alone}
     for one in swept:
-        left += _leave(one, silent=one.agent in named)
+        left += _leave(one, silent=one.known.agent in named)
     return ReapReply(
         daemon=daemon,
         reaped=tuple(_reaped(one) for one in swept if one.is_reaped),
@@ -117,15 +111,15 @@ def reap_reply(daemon: str, swept: Sequence[Swept], alone: Sequence[Alone] = ())
 
 def _reaped(one: Swept) -> ReapedView:
     place = one.known.place
-    return ReapedView(agent=one.agent, issue=place.issue, run=place.run, pids=one.found.pids)
+    return ReapedView(agent=one.known.agent, issue=place.issue, run=place.run, pids=one.found.pids)
 
 
 def _leave(one: Swept, *, silent: bool) -> Iterator[LeftView]:
     """Yield what was left alone of a tree; that nothing was there is not said twice."""
     for skipped in one.skipped:
-        yield LeftView(agent=one.agent, pid=skipped.pid or None, reason=skipped.reason)
+        yield LeftView(agent=one.known.agent, pid=skipped.pid or None, reason=skipped.reason)
     if one.survivors and not one.skipped:
-        yield LeftView(agent=one.agent, pid=None, reason="not proven empty")
+        yield LeftView(agent=one.known.agent, pid=None, reason="not proven empty")
     if not one.was_there and not one.survivors and not silent:
         pid = one.known.identity.pid if one.known.identity is not None else None
-        yield LeftView(agent=one.agent, pid=pid, reason="gone: nothing of it runs any more")
+        yield LeftView(agent=one.known.agent, pid=pid, reason="gone: nothing of it runs any more")

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import msgspec
+import trio
 
 from factoryd.core.events import Recorded, encode_fact, kind_of, run_of
 from factoryd.core.model import AgentState, Containment, Data, Issue, IssueState, StopReport
@@ -62,8 +63,9 @@ class Overview:
         self._slots = shop.slots
         self._scheduler = scheduler
         self._pulses = pulses
-        self._drawn: dict[str, tuple[IssueRecord, int, IssueView]] = {}
-        """Pictures of issues, with the record and the reading of usage that they show."""
+        self._troubles = shop.troubles
+        self._drawn: dict[str, tuple[IssueRecord, int, str | None, IssueView]] = {}
+        """Pictures of issues, with the record, the reading of usage and the trouble they show."""
 
     @property
     def pid(self) -> int:
@@ -129,6 +131,7 @@ class Overview:
                 )
                 for one in self._pulses.readings()
             ),
+            tasks=trio.lowlevel.current_statistics().tasks_living,
         )
 
     def degraded(self) -> tuple[str, ...]:
@@ -165,7 +168,7 @@ class Overview:
     def _issues(self) -> list[IssueView]:
         registry = self._ledger.registry
         self._drawn = {key: self._draw(key, one) for key, one in registry.issues.items()}
-        views = [view for _, _, view in self._drawn.values()]
+        views = [drawn[-1] for drawn in self._drawn.values()]
         for issue in self._scheduler.ready():
             record = registry.issue(issue.key)
             if record is None or record.state is IssueState.READY:
@@ -190,13 +193,19 @@ class Overview:
             agents=(),
         )
 
-    def _draw(self, key: str, record: IssueRecord) -> tuple[IssueRecord, int, IssueView]:
-        drawn = self._drawn.get(key)
-        if drawn is not None and drawn[0] is record and drawn[1] == self._runner.readings:
+    def _draw(
+        self, key: str, record: IssueRecord
+    ) -> tuple[IssueRecord, int, str | None, IssueView]:
+        drawn, readings, trouble = (
+            self._drawn.get(key),
+            self._runner.readings,
+            self._troubles.get(key),
+        )
+        if drawn is not None and drawn[0] is record and drawn[1:3] == (readings, trouble):
             return drawn
-        return record, self._runner.readings, self._known(record)
+        return record, readings, trouble, self._known(record, trouble)
 
-    def _known(self, record: IssueRecord) -> IssueView:
+    def _known(self, record: IssueRecord, trouble: str | None) -> IssueView:
         return IssueView(
             key=record.issue.key,
             title=record.issue.title,
@@ -206,7 +215,7 @@ class Overview:
             stage=record.stage,
             since=rfc3339(record.since),
             not_before=_maybe(record.not_before),
-            reason=record.frozen_reason if record.frozen else record.reason,
+            reason=record.frozen_reason if record.frozen else trouble or record.reason,
             frozen=record.frozen,
             agents=tuple(
                 _agent(run, self._runner.live.get(run.run), stopping=_stops(record))

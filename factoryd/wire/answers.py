@@ -190,13 +190,17 @@ class PulseView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the daemon makes progress; `state` is `ok` or `degraded`."""
+    """Whether the daemon makes progress; `state` is `ok` or `degraded`.
+
+    `tasks` counts what the daemon does at once; with the same work it is the same number.
+    """
 
     state: str
     pid: int
     degraded: tuple[str, ...]
     heartbeat_age_s: float | None
     pulses: tuple[PulseView, ...]
+    tasks: int | None = None
 
 
 class FrostReply(msgspec.Struct, frozen=True, kw_only=True):

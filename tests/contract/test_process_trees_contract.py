@@ -463,12 +463,18 @@ async def test_the_signal_goes_round_in_the_order_asked_for(lab, order, monkeypa
         sent.append(int(info.split("Pid:")[1].split()[0]))
         real(fd, number)
 
-    tree = await lab.start("deep:3", "say:ready", "sleep")
+    # None of them ends on being asked: the root would follow its agent before its own turn.
+    tree = await lab.start("ignore:TERM", "deep:3", "say:ready", "sleep")
     line = [tree.identity.pid]
     while children := list_children(line[-1]):
         line.append(children[0])
     monkeypatch.setattr(signal, "pidfd_send_signal", send)
-    await tree.terminate(StopPolicy(order=order))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.terminate, StopPolicy(order=order))
+        with trio.fail_after(10):
+            while len(sent) < 5:  # noqa: ASYNC110
+                await trio.sleep(0.002)
+        nursery.cancel_scope.cancel()
     assert len(line) == 5
     assert sent == (line if order is StopOrder.ROOT_FIRST else line[::-1])
     assert_emptied(await tree.kill(POLICY), tree)
@@ -854,3 +860,26 @@ async def test_waiting_for_a_stranger_ends_with_it(lab):
     with trio.fail_after(5):
         await wait_ended(identity)
     assert await process.wait() == 0
+
+
+# ------------------------------------------------------------------------------------ previewed
+
+
+@pytest.mark.parametrize("lab", ALL, indirect=True)
+async def test_a_preview_names_whom_a_stop_would_reach_and_touches_nobody(lab):
+    tree = await lab.start("child:2", "say:ready", "sleep")
+    root = tree.identity.pid
+    seen = await trio.to_thread.run_sync(tree.preview, POLICY)
+    assert root in seen.pids
+    assert seen.skipped == ()
+    again = await trio.to_thread.run_sync(tree.preview, POLICY)
+    assert sorted(again.pids) == sorted(seen.pids)
+    protected = StopPolicy(protected_pids=frozenset({root}))
+    spared = await trio.to_thread.run_sync(tree.preview, protected)
+    assert root not in spared.pids
+    assert (root, "protected") in {(one.pid, one.reason) for one in spared.skipped}
+    if lab.kind != "fake":
+        assert set(seen.pids) == set(list_processes(tree))
+    assert (await tree.kill(POLICY)).emptied
+    gone = await trio.to_thread.run_sync(tree.preview, POLICY)
+    assert (gone.pids, gone.skipped) == ((), ())

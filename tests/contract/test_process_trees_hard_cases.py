@@ -406,7 +406,7 @@ async def test_a_daemon_inside_a_tree_spares_itself_and_all_its_ancestors(lab, d
 
 @in_cgroups
 async def test_a_frozen_group_inside_a_leaf_acts_on_the_signal_too(lab):
-    tree = await lab.start("subgroup:one", "subgroup:two", "say:ready", "sleep")
+    tree = await lab.start("on-term:0", "subgroup:one", "subgroup:two", "say:ready", "sleep")
     leaf = Path(tree.place.cgroup)
     (leaf / "one" / "cgroup.freeze").write_text("1")
     await wait_text(f"{leaf}/one/cgroup.events", "frozen 1")
@@ -453,7 +453,7 @@ async def test_trees_that_are_stopped_together_share_one_grace(lab):
     async with trio.open_nursery() as nursery:
         for tree in trees:
             nursery.start_soon(stop_one, tree)
-    assert grace_s <= trio.current_time() - began < 3 * grace_s  # one by one: 6 graces
+    assert grace_s <= trio.current_time() - began < 5 * grace_s  # one by one: 6 graces
     assert sum("SIGKILL" in report.signals for report in reports) == 6
 
 

@@ -2,6 +2,7 @@
 
 say:TEXT      print a line                          print:N     print N bytes without a newline
 exit:N        exit with N                           sleep       sleep until a signal ends it
+die:TERM      die of a signal                       count:FILE  print 0, 1, 2... until FILE exists
 spin:S        use S seconds of CPU                  close       close every descriptor
 tick          a child that prints without end       await:FILE  wait until there is a file
 ignore:TERM   ignore a signal                       on-term:N   exit with N on SIGTERM
@@ -13,10 +14,12 @@ storm:N       N lines of processes that fork, live for a moment and die, for 20 
 stop          stop itself (SIGSTOP)                 name:X      change its name
 subgroup:X    a child in a cgroup of its own, below ours
 exec:PROGRAM  become `PROGRAM 600`
-Children that sleep have done so before the next step begins.
+Children that sleep have done so before the next step begins; they ignore what it ignores.
 """
 
+import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -25,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PR_SET_NAME = 15
+COUNT_S = 0.02
 STORM_S = 20
 """A storm that nobody could end is over by itself."""
 
@@ -122,13 +126,35 @@ def wait_for(file: str) -> None:
         time.sleep(0.005)
 
 
+def say(text: str) -> None:
+    with contextlib.suppress(OSError):  # after `close`
+        os.write(1, text.encode() + b"\n")
+
+
+def count(path: str) -> None:
+    for number in itertools.count():
+        say(f"line {number}")
+        if Path(path).exists():
+            return
+        time.sleep(COUNT_S)
+
+
+def die(name: str) -> None:
+    number = signal.Signals[f"SIG{name}"]
+    if number is not signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
 def spin(seconds: float) -> None:
     while time.process_time() < seconds:
         pass
 
 
 STEPS: dict[str, Callable[[str], object]] = {
-    "say": lambda text: os.write(1, text.encode() + b"\n"),
+    "say": say,
+    "count": count,
+    "die": die,
     "print": lambda n: (
         [os.write(1, b"x" * 65536) for _ in range(int(n) // 65536)]
         + [os.write(1, b"x" * (int(n) % 65536))]

@@ -139,7 +139,9 @@ def test_the_daemon_is_judged_by_what_it_says():
     assert daemon_check(stopping).state is Verdict.WARNING
     ill = daemon_check(status(degraded=("reaper",)).daemon)
     assert (ill.state, "degraded: reaper" in ill.detail) == (Verdict.FAILED, True)
-    assert in_force(well) == "cgroup"
+    assert in_force(well) == "cgroup:"
+    held = msgspec.structs.replace(well, controllers=("memory", "pids"))
+    assert in_force(held) == "cgroup:memory,pids"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from factoryd.core.events import (
     AttemptStarted,
     IssueCancelled,
     IssueParked,
+    IssueStopping,
     RunEmptied,
     RunResult,
     RunStarting,
@@ -65,7 +66,7 @@ async def test_the_issue_is_claimed_in_its_source_before_anything_is_started(
     factory.put("AR-1")
     await factory.drain()
     calls = [name for name, key in factory.source.calls if key == "AR-1"]
-    assert calls == ["claim", "write_outcome"]
+    assert calls == ["claim", "read", "write_outcome"]
 
 
 async def test_agents_are_told_their_part(autojump_clock, factory):
@@ -314,10 +315,10 @@ async def test_an_issue_that_left_the_scope_before_its_claim_starts_nothing(
 ):
     factory.put("AR-1")
     at_the_claim(factory, labels=("other",))
-    await factory.drain()
+    daemon = await factory.drain()
     assert factory.script.started == []
-    assert outcome(factory).state is S.CANCELLED
-    assert "out of scope" in (outcome(factory).reason or "")
+    assert daemon.state("AR-1") is S.CANCELLED
+    assert "out of scope" in (daemon.record("AR-1").reason or "")
 
 
 async def test_what_the_issue_says_when_it_is_claimed_is_what_its_agents_get(
@@ -518,6 +519,36 @@ async def test_an_ended_issue_cannot_be_killed_and_says_so(autojump_clock, facto
         await daemon.wait_for(lambda: (r := daemon.ledger.registry.issue("AR-1")) and r.written)
         with pytest.raises(Exception, match="AR-1 has ended already: it is "):
             await kill(daemon, "AR-1")
+
+
+async def test_a_kill_of_several_goes_on_when_one_of_them_ends_by_itself(
+    autojump_clock, factory, monkeypatch
+):
+    configure(factory, daemon={"slots": 3})
+    agents = {"AR-1": "ar-1-impl", "AR-2": "ar-2-reviewer", "AR-3": "ar-3-impl"}
+    for key, agent in agents.items():
+        factory.put(key)
+        factory.script.parts[agent] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(*agents.values())
+        record = daemon.ledger.record
+
+        async def slowly(*facts):
+            await record(*facts)
+            if facts and isinstance(facts[0], IssueStopping) and facts[0].issue == "AR-1":
+                (reviewed,) = [
+                    one
+                    for one in factory.world.lives.values()
+                    if one.left and one.place.issue == "AR-2"
+                ]
+                reviewed.end(0)
+                await daemon.wait_state("AR-2", S.DONE)
+
+        monkeypatch.setattr(daemon.ledger, "record", slowly)
+        await kill(daemon, *agents)
+        await daemon.wait_for(lambda: all(daemon.record(key).written for key in agents))
+    states = [outcome(factory, key).state for key in agents]
+    assert states == [S.CANCELLED, S.DONE, S.CANCELLED]
 
 
 async def test_a_kill_that_comes_before_any_scope_leads_the_issue_is_not_lost(

@@ -23,12 +23,14 @@ LIFE: dict[str, dict[S | None, S]] = {
     "daemon-stopped": {},
     "configuration-loaded": {},
     "issue-claimed": {None: S.CLAIMED, S.READY: S.CLAIMED, S.ESCALATED: S.CLAIMED},
+    "issue-rerouted": {S.CLAIMED: S.CLAIMED},
     "issue-escalated": {None: S.ESCALATED, S.READY: S.ESCALATED, S.ESCALATED: S.ESCALATED},
     "issue-left-ready": EVERYWHERE,
     "issue-reopened": {S.DONE: S.READY, S.PARKED: S.READY, S.CANCELLED: S.READY},
     "attempt-started": {S.CLAIMED: S.RUNNING, S.COOLDOWN: S.RUNNING},
     "stage-started": {S.RUNNING: S.RUNNING},
     "run-starting": {S.RUNNING: S.RUNNING},
+    "name-collided": {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING},
     "run-started": {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING},
     "run-exited": {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING},
     "run-emptied": {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING},
@@ -42,6 +44,7 @@ LIFE: dict[str, dict[S | None, S]] = {
     "issue-parked": {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},
     "issue-cancelled": {S.STOPPING: S.CANCELLED},
     "outcome-written": {S.DONE: S.DONE, S.PARKED: S.PARKED, S.CANCELLED: S.CANCELLED},
+    "outcome-withheld": {S.DONE: S.DONE, S.PARKED: S.PARKED, S.CANCELLED: S.CANCELLED},
 }
 """What users rely on, written down once more: which fact may happen when, and where it leads."""
 

@@ -15,6 +15,7 @@ from factoryd.core.events import (
     IssueLeftReady,
     IssueParked,
     IssueReopened,
+    IssueRerouted,
     IssueStopping,
     IssueThawed,
     OutcomeWritten,
@@ -33,6 +34,7 @@ from tests.unit.samples import (
     claimed,
     handoff_cleared,
     handoff_made,
+    issue,
     one_of_each,
     run_emptied,
     run_exited,
@@ -254,6 +256,16 @@ def test_an_issue_does_not_end_while_a_tree_of_it_is_live():
     ended = attempt_ended(result=AttemptResult.CANCELLED)
     fold(registry, ended, IssueCancelled(issue=KEY, reason="asked"))
     assert known(registry).state is IssueState.CANCELLED
+
+
+def test_work_that_has_begun_is_not_triaged_anew():
+    anew = IssueRerouted(issue=KEY, work=issue(), repo="other", recipe="pair", reason="changed")
+    registry = Registry()
+    fold(registry, claimed(), anew)
+    assert (known(registry).repo, known(registry).reason) == ("other", "changed")
+    fold(registry, attempt_started(), attempt_ended())
+    with pytest.raises(IllegalFact, match="an attempt at it has begun"):
+        fold(registry, anew)
 
 
 def test_a_deferred_attempt_does_not_count():

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from factoryd.adapters import run_tree
 from factoryd.adapters.proc import Stat
-from factoryd.adapters.run_tree import RunTree
-from factoryd.core.model import RunId, Skipped, StopPolicy, TreePlace, Usage
+from factoryd.adapters.run_tree import Group, RunTree
+from factoryd.core.model import RunId, Skipped, StopPolicy, TreePlace, Usage, Victim
 
 POLICY = StopPolicy()
 FIRST = 2**22 + 1
@@ -35,6 +35,9 @@ class Immortals:
     def holds(self, pid: int) -> bool:
         return pid in self.members
 
+    async def freeze(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     def thaw(self) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -47,10 +50,13 @@ class Immortals:
         if self.members:
             await trio.sleep_forever()
 
-    def remove(self) -> float | None:
+    def remove(self) -> Usage:
         if self.busy is not None:
             raise self.busy
-        return 0.5
+        return Usage(processes=0)
+
+    def find_victims(self) -> tuple[Victim, ...]:
+        return ()
 
     def measure(self) -> Usage:
         return Usage(processes=len(self.members))
@@ -61,7 +67,7 @@ def small_bound(monkeypatch):
     monkeypatch.setattr(run_tree, "PROOF_BOUND_S", 0.1)
 
 
-def tree_of(group):
+def tree_of(group: Group) -> RunTree:
     place = TreePlace(run=RunId("r1"), issue="AR-1", agent="ar-1-impl", directory="")
     return RunTree(place, group, None)
 

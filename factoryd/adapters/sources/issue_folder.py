@@ -89,6 +89,7 @@ class IssueFolder:
         }
         issues: list[Issue] = []
         problems: list[Problem] = []
+        copies: list[str] = []
         for path, found in self._look(self.ready, now, known):
             if isinstance(found, Problem):
                 problems.append(found)
@@ -99,9 +100,10 @@ class IssueFolder:
             else:
                 reason = f"the key {found.key} is taken by {show(taker)}: change it or remove one"
                 problems.append(Problem(where=show(path), reason=reason))
+                copies.append(found.key)
         self._known = known
         self._listed = {issue.ref: issue for issue in issues}
-        return Listing(issues=tuple(issues), problems=tuple(problems))
+        return Listing(issues=tuple(issues), problems=tuple(problems), copies=tuple(copies))
 
     def read(self, issue: Issue) -> Issue | None:
         """Return the issue as its file is now, claimed or ready.
