@@ -1,24 +1,51 @@
-"""Runs all measurements and prints a table: figure, what it is compared with, ratio, target."""
+"""Runs the measurements and prints a table: figure, what it is compared with, ratio, target."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
-from bench.measure import (
-    Figure,
+from bench.figures import Figure
+from bench.idling import idle
+from bench.looking import command_line, status_of_many
+from bench.recovery import recover
+from bench.starting import start_agents
+from bench.stopping import kill_large_tree, kill_many, kill_tree
+from bench.succession import next_stage, resume
+
+MEASUREMENTS = (
+    start_agents,
+    next_stage,
+    resume,
+    kill_tree,
+    kill_large_tree,
+    kill_many,
+    recover,
+    status_of_many,
     command_line,
     idle,
-    start_agents,
-    status_of_many,
 )
 
 
-def main() -> int:
-    """Measure, print, and store the figures; the exit status says whether all targets were met."""
+def main(wanted: list[str]) -> int:
+    """Measure all, or only what is wanted by name; print and store the figures.
+
+    Returns the exit status, which says whether all targets were met.
+    """
+    unknown = set(wanted) - {one.__name__ for one in MEASUREMENTS}
+    if unknown:
+        names = ", ".join(one.__name__ for one in MEASUREMENTS)
+        sys.stderr.write(f"no such measurement: {', '.join(unknown)}: there are {names}\n")
+        return 2
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed, modules are compiled once
     figures: list[Figure] = []
-    for measurement in (start_agents, status_of_many, command_line, idle):
-        sys.stderr.write(f"{measurement.__name__} ...\n")
-        figures += measurement()
+    for measurement in MEASUREMENTS:
+        if not wanted or measurement.__name__ in wanted:
+            sys.stderr.write(f"{measurement.__name__} ...\n")
+            figures += measurement()
+    print(
+        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; of a busy machine read the ratios"
+    )
     print(f"{'figure':44} {'value':>12} {'compared with':>14} {'ratio':>8}  target")
     for one in figures:
         compared = "-" if one.baseline is None else f"{one.baseline:.2f}"
@@ -34,4 +61,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -139,7 +139,7 @@ finds them.
 WIRE_INTRO = """\
 # The control socket
 
-<!-- Written by docs/generate.py from the code; change factoryd/wire/messages.py instead. -->
+<!-- Written by docs/generate.py from the code; change factoryd/wire instead. -->
 
 `control.sock` in the runtime directory is a Unix stream socket that speaks
 [Varlink](https://varlink.org): each message is one JSON object, ended by a NUL byte. Any Varlink
@@ -218,7 +218,10 @@ def _name(kind: msgspec.inspect.Type, values: list[type]) -> str:
     match kind:
         case msgspec.inspect.UnionType(types=(one, msgspec.inspect.NoneType())):
             return f"{_name(one, values)}, or null"
-        case msgspec.inspect.VarTupleType(item_type=item):
+        case (
+            msgspec.inspect.VarTupleType(item_type=item)
+            | msgspec.inspect.FrozenSetType(item_type=item)
+        ):
             return f"list of {_name(item, values)}"
         case msgspec.inspect.EnumType(cls=cls):
             return ", ".join(f"`{member.value}`" for member in cls)

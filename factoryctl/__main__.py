@@ -50,7 +50,7 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         # Only the verb's own module is imported: each verb costs what it needs, no more.
         verb: Callable[[Namespace], int] = importlib.import_module(
-            f"factoryctl.verbs.{options.run}"
+            f"factoryctl.verbs.{options.run.replace('-', '_')}"
         ).run
         return verb(options)
     except Failure as failure:

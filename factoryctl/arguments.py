@@ -97,6 +97,23 @@ def _events(parser: ArgumentParser) -> None:
     parser.add_argument("--issue", metavar="KEY", help="only those of one issue")
 
 
+def _freeze(parser: ArgumentParser) -> None:
+    _thaw(parser)
+    parser.add_argument("--reason", metavar="TEXT", help="why, for the record")
+
+
+def _thaw(parser: ArgumentParser) -> None:
+    parser.add_argument("issue", metavar="ISSUE", help="its key, or the name of one of its agents")
+
+
+def _restart(parser: ArgumentParser) -> None:
+    parser.add_argument("--keep-agents", action="store_true", help="the agents go on meanwhile")
+
+
+def _reap(parser: ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+
+
 def _nothing(parser: ArgumentParser) -> None:
     """Add nothing: the verb takes no arguments."""
 
@@ -108,6 +125,11 @@ VERBS: dict[str, tuple[Callable[[ArgumentParser], None], list[str], str]] = {
     "logs": (_logs, [], "show an agent's output"),
     "events": (_events, [], "show what happened"),
     "health": (_nothing, ["loop-status"], "say whether the daemon makes progress"),
+    "freeze": (_freeze, [], "have an issue stand still with all its agents"),
+    "thaw": (_thaw, [], "have a frozen issue go on"),
+    "doctor": (_nothing, [], "say what this machine offers, what is wrong and what to do"),
+    "restart": (_restart, [], "replace the daemon, with --keep-agents while its agents go on"),
+    "reap-orphans": (_reap, [], "end agents that nobody looks after, with or without a daemon"),
     "shutdown": (_nothing, ["kill-loop"], "stop the daemon and every agent"),
 }
 """The verbs: the function that adds a verb's arguments, its other names, and what it does."""

@@ -6,16 +6,18 @@ from datetime import datetime
 import msgspec
 
 from factoryctl.output import printable
-from factoryd.wire.messages import (
+from factoryd.wire.answers import (
     AgentView,
     DaemonView,
     FactView,
+    FrostReply,
     HandoffView,
     HealthReply,
     IssueView,
     KilledView,
     StatusReply,
 )
+from factoryd.wire.checkup import Checkup, Verdict
 
 UNKNOWN = "-"
 
@@ -115,6 +117,23 @@ def plain_killed(killed: KilledView) -> str:
     )
 
 
+def plain_frost(frost: FrostReply, done: str) -> str:
+    """Return one line on an issue that is `frozen` or `thawed` now."""
+    return printable(f"{frost.issue}  {done}, {frost.runs} of {frost.runs + frost.late} runs")
+
+
+def plain_checkup(checkup: Checkup) -> str:
+    """Return one line on each thing that was looked at and, below it, what to do."""
+    width = max(len(state) for state in Verdict)
+    names = max((len(check.name) for check in checkup.checks), default=0)
+    lines: list[str] = []
+    for check in checkup.checks:
+        lines.append(f"{check.state:<{width}}  {check.name:<{names}}  {check.detail}")
+        if check.advice is not None:
+            lines.append(f"{'':<{width}}  {'':<{names}}  -> {check.advice}")
+    return "\n".join(map(printable, lines))
+
+
 def plain_fact(fact: FactView) -> str:
     """Return one line on a fact: what every fact has, then its own plain members."""
     members = msgspec.json.decode(fact.body, type=dict[str, msgspec.Raw])
@@ -179,10 +198,11 @@ _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 
 def _headline(daemon: DaemonView, now: datetime) -> str:
     paused = ", paused" if daemon.paused else ""
+    controllers = f" ({', '.join(daemon.controllers)})" if daemon.controllers else ""
     return (
         f"factoryd {daemon.version} {daemon.state}{paused}: pid {daemon.pid}, "
         f"up {age(daemon.started_at, now)}, {daemon.free_slots} of {daemon.slots} slots free, "
-        f"containment {daemon.containment}, heartbeat {duration(daemon.heartbeat_age_s)} ago"
+        f"containment {daemon.containment}{controllers}, heartbeat {duration(daemon.heartbeat_age_s)} ago"
     )
 
 
@@ -191,7 +211,7 @@ def _issue_row(issue: IssueView, now: datetime) -> Row:
     about = (part for part in (issue.reason, wait, issue.title) if part)
     cells = (
         issue.key,
-        issue.state,
+        f"{issue.state}/frozen" if issue.frozen else issue.state,
         age(issue.since, now),
         str(issue.attempt),
         f"{issue.round}/{issue.stage}",

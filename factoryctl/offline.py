@@ -1,11 +1,16 @@
 """What the heartbeat file says about a daemon that does not answer."""
 
+import os
+import select
+import signal
 import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from factoryd.wire.heartbeat import Heartbeat, parse_heartbeat
+from factoryd.wire.heartbeat import Heartbeat, doubt, parse_heartbeat
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -38,14 +43,50 @@ def judge(socket: str) -> Verdict | None:
         return _gone(f"{heartbeat} cannot be read ({error.strerror})")
     except ValueError as error:
         return _gone(f"{heartbeat} is no heartbeat ({error})")
-    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - beat.boottime
-    if beat.boot_id != _BOOT_ID.read_text().strip():
-        return _gone("its heartbeat is from before the machine started")
-    if age_s < 0:
-        return _gone("its heartbeat is from the future")
-    if _start_ticks(beat.pid) != beat.start_ticks:
-        return _gone(f"its process {beat.pid} has ended")
-    return _alive(beat, age_s)
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    wrong = doubt(
+        beat,
+        boot_id=_BOOT_ID.read_text().strip(),
+        boottime=now,
+        start_ticks=_start_ticks(beat.pid),
+    )
+    return _gone(wrong) if wrong is not None else _alive(beat, now - beat.boottime)
+
+
+@contextmanager
+def hold(pid: int, socket: str) -> Generator["Process | None"]:
+    """Yield a hold on a daemon that shows itself alive in its heartbeat; None if it no longer does.
+
+    The process is held first and its heartbeat looked at then, so it is that one and no other.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        yield None
+        return
+    try:
+        verdict = judge(socket)
+        alive = verdict is not None and verdict.fresh and verdict.pid == pid
+        yield Process(descriptor) if alive else None
+    finally:
+        os.close(descriptor)
+
+
+class Process:
+    """A process that was proven to be the one meant."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM); raise `PermissionError` where that may not be asked."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, signal.SIGTERM)
+
+    def wait_ended(self, every_s: float) -> Iterator[None]:
+        """Return once it has ended, yielding after each further `every_s`."""
+        while not select.select([self._descriptor], [], [], every_s)[0]:
+            yield
 
 
 def _alive(beat: Heartbeat, age_s: float) -> Verdict:

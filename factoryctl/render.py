@@ -14,6 +14,7 @@ _STYLES = {
     "done": "green",
     "succeeded": "green",
     "cooldown": "yellow",
+    "frozen": "blue",
     "stopping": "yellow",
     "cancelled": "yellow",
     "parked": "red",
@@ -58,5 +59,5 @@ def _table(picture: Picture) -> Table:
 def _cell(row: Row, column: int) -> Text:
     text = row.cells[column]
     if column == _STATE:
-        return Text(text, style=_STYLES.get(text, ""))
+        return Text(text, style=_STYLES.get(text.rpartition("/")[2], ""))
     return Text(text, style="bold" if row.is_issue and column == 0 else "")

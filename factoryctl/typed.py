@@ -24,16 +24,23 @@ def call(
 
 
 def stream(
-    connection: Connection, method: str, parameters: msgspec.Struct, *, at_once: bool = False
+    connection: Connection,
+    method: str,
+    parameters: msgspec.Struct,
+    *,
+    at_once: bool = False,
+    more: bool = True,
 ) -> Iterator[Answer | None]:
     """Yield the answers to a call, and None once for each silent `TICK_S`.
+
+    Without `more` there is one answer, which may take its time.
 
     Raise `NotAnswering` when the daemon is silent although its heartbeat says that it hangs, or
     although the method has its first answer `at_once`.
     """
     silent_s = 0.0
     overdue = at_once
-    for answer in connection.stream(encode_call(method, parameters, more=True), TICK_S):
+    for answer in connection.stream(encode_call(method, parameters, more=more), TICK_S):
         if answer is not None:
             silent_s, overdue = 0.0, False
         else:

@@ -4,17 +4,24 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+import msgspec
 import trio
 
 from factoryd import __version__
 from factoryd.adapters.config_file import find_config, load_config, render_toml
 from factoryd.adapters.directories import Directories, find_directories
 from factoryd.adapters.journald import connect_journal, set_up_logging
+from factoryd.core.checkup import InForce, write_lines
 from factoryd.core.config import Config
-from factoryd.core.errors import FactoryError
+from factoryd.core.errors import KEEP_AGENTS_STATUS, BadUsage, FactoryError
+from factoryd.core.liveness import ServiceEnd
 from factoryd.daemon import Plan, dry_run, serve
+from factoryd.doctor import examine
+from factoryd.reaping import Wanted, reap
+from factoryd.wire.account import describe_reaping
 
 logger = logging.getLogger("factoryd")
 
@@ -46,6 +53,19 @@ def _parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check-config", help="print the effective configuration as TOML")
     check.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS)
     check.set_defaults(verb=_check_config)
+    doctor = verbs.add_parser("doctor", help="look at everything that a daemon depends on")
+    for option, metavar in (("config", "FILE"), ("state-dir", "DIR"), ("runtime-dir", "DIR")):
+        doctor.add_argument(f"--{option}", metavar=metavar, default=argparse.SUPPRESS)
+    doctor.add_argument("--json", action="store_true", help="answer in JSON, for programs")
+    doctor.add_argument(
+        "--in-force",
+        metavar="CONTAINMENT[:CONTROLLER,...]",
+        default="",
+        help="what a running daemon uses, as `factoryctl doctor` has asked it",
+    )
+    doctor.set_defaults(verb=_doctor)
+    summary = "end what a dead daemon has left running"
+    _add_reap_options(verbs.add_parser("reap", help=summary, description=summary))
     return parser
 
 
@@ -75,9 +95,57 @@ def _add_run_options(parser: argparse.ArgumentParser, default: str | None = None
     )
 
 
+def _add_reap_options(parser: argparse.ArgumentParser) -> None:
+    for option, value in (("config", "FILE"), ("state-dir", "DIR"), ("runtime-dir", "DIR")):
+        parser.add_argument(f"--{option}", metavar=value, default=argparse.SUPPRESS)
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--force", action="store_true", help="kill a daemon that hangs, first")
+    parser.add_argument(
+        "--after-stop",
+        action="store_true",
+        help="for ExecStopPost=: after a failure, leave the agents to the next daemon",
+    )
+    parser.add_argument("--json", action="store_true", help="answer in JSON, for programs")
+    parser.set_defaults(verb=_reap)
+
+
+def _reap(options: argparse.Namespace) -> int:
+    wanted = Wanted(
+        directories=_directories(options),
+        dry_run=options.dry_run,
+        force=options.force,
+        after=_service_end(os.environ) if options.after_stop else None,
+    )
+    outcome = trio.run(reap, wanted, partial(_load, options))
+    for note in outcome.notes:
+        sys.stderr.write(f"{note}\n")
+    if options.json:
+        sys.stdout.write(f"{msgspec.json.encode(outcome.reply).decode()}\n")
+    elif not outcome.refused:
+        for line in describe_reaping(outcome.reply, dry_run=wanted.dry_run):
+            sys.stdout.write(f"{line}\n")
+    return outcome.exit_status
+
+
+def _service_end(environ: Mapping[str, str]) -> ServiceEnd:
+    result = environ.get("SERVICE_RESULT")
+    if not result:
+        raise BadUsage("--after-stop is for ExecStopPost= of a service: SERVICE_RESULT is not set")
+    code, status = environ.get("EXIT_CODE", ""), environ.get("EXIT_STATUS", "")
+    return ServiceEnd(result=result, code=code, status=status)
+
+
 def _check_config(options: argparse.Namespace) -> int:
     sys.stdout.write(render_toml(_load(options)))
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    in_force = InForce.parse(options.in_force)
+    checkup = examine(options.config, options.state_dir, options.runtime_dir, os.environ, in_force)
+    lines = [msgspec.json.encode(checkup).decode()] if options.json else write_lines(checkup)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 1 if checkup.failed else 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -93,10 +161,24 @@ def _run(options: argparse.Namespace) -> int:
     journal = connect_journal(os.environ)
     set_up_logging(journal)
     try:
-        return trio.run(serve, plan, journal)
+        status = trio.run(serve, plan, journal)
     except FactoryError as error:
         logger.error("not started: %s", error)  # noqa: TRY400  the sentence is for a person
         return error.exit_status
+    if status == KEEP_AGENTS_STATUS and not os.environ.get("NOTIFY_SOCKET"):
+        _become_the_next()
+    return status
+
+
+def _become_the_next() -> None:
+    """Run this command anew in this process, as no service manager starts the next daemon."""
+    sys.stdout.flush()
+    try:
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606  no shell is what is wanted
+    except OSError as error:
+        logger.error(  # noqa: TRY400  the sentence is for a person
+            "the next daemon cannot be started (%s): agents go on, start factoryd again", error
+        )
 
 
 def _load(options: argparse.Namespace) -> Config:

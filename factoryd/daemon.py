@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import socket
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,12 +27,18 @@ from factoryd.adapters.output import Follower
 from factoryd.adapters.pidfd import identify
 from factoryd.adapters.process_tree import choose
 from factoryd.adapters.sources.folder import FolderSource
-from factoryd.adapters.sqlite_store import SqliteStore
+from factoryd.adapters.sqlite_store import LEDGER, SqliteStore, read_registry
 from factoryd.adapters.systemd import SystemdNotifier
 from factoryd.adapters.workspace import LocalWorkspaces
 from factoryd.core.config import Config
-from factoryd.core.errors import BadUsage, LedgerUnavailable, SourceFailed
-from factoryd.core.events import DaemonStarted, DaemonStopped
+from factoryd.core.errors import (
+    KEEP_AGENTS_STATUS,
+    BadUsage,
+    FactoryError,
+    LedgerUnavailable,
+    SourceFailed,
+)
+from factoryd.core.events import ConfigurationLoaded, DaemonStarted, DaemonStopped
 from factoryd.core.model import Data, IssueState
 from factoryd.core.registry import Registry
 from factoryd.flow.agent_runner import AgentRunner
@@ -48,6 +53,7 @@ from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.slots import Slots
 from factoryd.flow.source_follower import SourceFollower
+from factoryd.flow.stopping import stop_policy
 from factoryd.flow.views import Birth, Overview
 from factoryd.ports import ProcessTrees
 
@@ -77,7 +83,7 @@ async def serve(plan: Plan, journal: Journal | None) -> int:
     """Run a daemon until it is told to stop or has nothing left to do; return its exit status.
 
     When this returns, no agent runs any more, or a handoff says which and why (and the status is
-    1). Raises a `FactoryError` when the daemon cannot start.
+    1), or agents were left running for the next daemon (and it is `KEEP_AGENTS_STATUS`). Raises a `FactoryError` when the daemon cannot start.
     """
     fault = read_fault(os.environ)
     with ExitStack() as held:
@@ -87,7 +93,7 @@ async def serve(plan: Plan, journal: Journal | None) -> int:
         raise_descriptor_limit()
         spare_the_collector()
         trio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-        store = SqliteStore(plan.directories.state / "ledger.sqlite")
+        store = SqliteStore(plan.directories.state / LEDGER)
         held.callback(store.close)
         registry = Registry.replay(*store.load())
         trees = choose(tree_root_name(plan.directories.state), plan.config.factory.containment)
@@ -103,7 +109,7 @@ async def dry_run(plan: Plan) -> list[str]:
     """Return what a daemon would do now, a line each; nothing is created, changed or locked."""
     watches = Watches()
     sources = make_sources(plan.config, watches)
-    registry = await trio.to_thread.run_sync(_read_registry, plan.directories.state)
+    registry = await trio.to_thread.run_sync(read_registry, plan.directories.state)
     try:
         return await preview(sources, registry, plan.config, SystemClock().now())
     finally:
@@ -118,35 +124,6 @@ def make_sources(config: Config, watches: Watches) -> list[FolderSource]:
     return [
         FolderSource(one.name or one.path, Path(one.path), watches, clock) for one in config.sources
     ]
-
-
-def _read_registry(state: Path) -> Registry:
-    """Replay a copy of the ledger: SQLite leaves files beside what it only reads."""
-    ledger = state / "ledger.sqlite"
-    if not ledger.exists():
-        return Registry()
-    with tempfile.TemporaryDirectory(prefix="factoryd-") as directory:
-        copy = Path(directory, ledger.name)
-        try:
-            copy_ledger(ledger, copy)
-        except OSError as error:
-            raise LedgerUnavailable(f"{ledger}: cannot be read: {error.strerror}") from error
-        store = SqliteStore(copy)
-        try:
-            return Registry.replay(*store.load())
-        finally:
-            store.close()
-
-
-def copy_ledger(ledger: Path, copy: Path) -> None:
-    """Copy a ledger with what is not yet merged into its file; begin again while it changes."""
-    parts = [(Path(f"{ledger}{end}"), Path(f"{copy}{end}")) for end in ("", "-wal")]
-    before, after = [b""], [b"", b""]
-    while before != after:
-        before = after
-        after = [part.read_bytes() if part.exists() else b"" for part, _ in parts]
-    for content, (_, target) in zip(after, parts, strict=True):
-        target.write_bytes(content)
 
 
 class Daemon:
@@ -167,6 +144,7 @@ class Daemon:
         self._notifier = SystemdNotifier()
         self._work = trio.CancelScope()
         self._stop_asked = trio.Event()
+        self._keep_agents = False
         self._pulses = Pulses(
             config=config.heartbeat,
             identity=identity,
@@ -216,24 +194,36 @@ class Daemon:
             started_at=self._started_at,
             adopted_runs=sum(len(issue.live_runs) for issue in running),
             containment=trees.containment,
+            controllers=tuple(sorted(trees.controllers)),
         )
         self._overview = Overview(birth, shop, self._scheduler, self._pulses)
         self._control = ControlServer(
-            methods=Methods(shop, self._scheduler, self._overview, self.stop),
+            methods=Methods(shop, self._scheduler, self._overview, self.stop, self._reaper),
             access=config.access,
             accounts=SystemAccounts(),
             trees=trees,
             pulse=self._pulse("control"),
         )
 
-    def stop(self, reason: str) -> None:
-        """Begin to stop; asked again, skip what is left of the grace."""
-        if self._stop_asked.is_set():
+    def stop(self, reason: str, *, keep_agents: bool = False) -> None:
+        """Begin to stop; asked again, skip what is left of the grace.
+
+        With `keep_agents` leave the agents to the next daemon, unless asked again without. Raises
+        `FactoryError` when that is asked for too late.
+        """
+        kept, stopping = self._keep_agents, self._stop_asked.is_set()
+        if keep_agents and stopping:
+            raise FactoryError("factoryd is stopping already: wait until it has, then start it")
+        self._keep_agents = keep_agents
+        self._scheduler.keep_agents(keep=keep_agents)
+        if not stopping:
+            logger.info("stopping%s: %s", ", agents go on" if keep_agents else "", reason)
+            self._stop_asked.set()
+        elif not kept:
             logger.warning("stopping at once: %s", reason)
             self._scheduler.hurry()
         else:
-            logger.info("stopping: %s", reason)
-            self._stop_asked.set()
+            logger.warning("stopping, agents and all: %s", reason)
 
     async def run(self, listener: trio.SocketListener) -> int:
         """Recover, serve, and stop; return the exit status."""
@@ -245,7 +235,11 @@ class Daemon:
             await self._ledger.record(
                 DaemonStarted(
                     pid=self._identity.pid, version=__version__, boot_id=self._identity.boot_id
-                )
+                ),
+                ConfigurationLoaded(
+                    stop=stop_policy(self._plan.config.stop, self._plan.config.protect),
+                    grace_s=self._plan.config.stop.grace,
+                ),
             )
             await self._reaper.empty_strays()
             await self._prepare_sources()
@@ -274,15 +268,21 @@ class Daemon:
                 logger.warning("source %s is not ready: %s", source.name, error)
 
     async def _close(self) -> int:
-        clean: bool | None = None
+        keep, clean = self._keep_agents, None
         try:
-            await self._scheduler.empty_leftovers()
+            if not keep:
+                await self._scheduler.empty_leftovers()
             clean = not self._ledger.registry.handoffs
-            await self._ledger.record(DaemonStopped(clean=clean))
+            await self._ledger.record(DaemonStopped(clean=clean, kept=self._count_kept()))
             await self._ledger.snapshot()
         except* LedgerUnavailable:
             logger.error("the last facts could not be written: %s", self._ledger.trouble)  # noqa: TRY400
             clean = None
+        if keep and not self._keep_agents:
+            return await self._close()  # meanwhile somebody wants them to end after all
+        if keep:
+            await self._pulses.end()
+            return KEEP_AGENTS_STATUS
         if clean is None:
             return 1
         if not clean:
@@ -290,6 +290,9 @@ class Daemon:
             return 1
         await self._pulses.end()
         return 1 if self._drained() and self._left_for_people() else 0
+
+    def _count_kept(self) -> int:
+        return sum(len(one.live_runs) for one in self._ledger.registry.issues.values())
 
     def _drained(self) -> bool:
         return self._plan.drain_after is not None and not self._stop_asked.is_set()

@@ -16,6 +16,7 @@ from factoryd.core.model import (
     ProcessIdentity,
     RunId,
     StopPolicy,
+    StopPreview,
     StopReport,
     TreePlace,
     Usage,
@@ -86,7 +87,7 @@ class Tree(Protocol):
 
     @property
     def place(self) -> TreePlace:
-        """Return where the tree lives."""
+        """Return where the tree lives, with its leaf's inode where it has a leaf."""
         ...
 
     @property
@@ -96,6 +97,18 @@ class Tree(Protocol):
 
     async def wait_exit(self) -> Exit:
         """Return how the root ended, as soon as it has; others of the tree may still run."""
+        ...
+
+    async def freeze(self) -> None:
+        """Stop every process of the tree where it is, until `thaw`; what it starts meanwhile cannot run either.
+
+        Returns once all of it stands still, and goes on returning so after a restart of the daemon
+        until `thaw`. One that the kernel does not let stop is waited for, which cancelling ends.
+        """
+        ...
+
+    async def thaw(self) -> None:
+        """Let the processes go on."""
         ...
 
     async def terminate(self, policy: StopPolicy) -> None:
@@ -113,8 +126,18 @@ class Tree(Protocol):
         """
         ...
 
+    def preview(self, policy: StopPolicy) -> StopPreview:
+        """Return whom a stop would reach now; nobody is touched.
+
+        Raises `OSError` when the processes cannot be listed. Blocking; call it in a thread.
+        """
+        ...
+
     def usage(self) -> Usage:
-        """Return what the tree uses now. Blocks for reads of /proc; call it in a thread."""
+        """Return what the tree uses now, or used in all once it is proven empty.
+
+        Blocks for reads of /proc and the kernel's log; call it in a thread.
+        """
         ...
 
     def close(self) -> None:
@@ -122,12 +145,38 @@ class Tree(Protocol):
         ...
 
 
-class ProcessTrees(Protocol):
+class FoundTrees(Protocol):
+    """Takes over trees that exist, and finds those that nobody owns."""
+
+    async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
+        """Take over a tree that an earlier daemon started, in whatever state it is.
+
+        A tree that has ended, or never began, is a tree all the same: its exit is known at once
+        (from the status file, or as unknown with the reason) and killing it proves it empty. A
+        leaf with another inode than `place.cgroup_inode` is not this run's: it stays as it is, the
+        report says `leaf identity mismatch`, and so does the exit where no status is left.
+        """
+        ...
+
+    def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
+        """Return the trees that exist below our root and belong to no known run.
+
+        Raises `OSError` when that cannot be told. Blocking; call it in a thread.
+        """
+        ...
+
+
+class ProcessTrees(FoundTrees, Protocol):
     """Starts trees, takes over running ones and finds those that nobody owns."""
 
     @property
     def containment(self) -> Containment:
         """Return the containment in force."""
+        ...
+
+    @property
+    def controllers(self) -> frozenset[str]:
+        """Return which of memory, pids and cpu the kernel limits and counts for whole trees."""
         ...
 
     def place(self, issue: str, agent: str, run: RunId, directory: str) -> TreePlace:
@@ -139,18 +188,6 @@ class ProcessTrees(Protocol):
 
         Standard output and error are appended to `directory/output`; `directory` exists.
         """
-        ...
-
-    async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
-        """Take over a tree that an earlier daemon started, in whatever state it is.
-
-        A tree that has ended, or never began, is a tree all the same: its exit is known at once
-        (from the status file, or as unknown with the reason) and killing it proves it empty.
-        """
-        ...
-
-    def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
-        """Return the trees that exist below our root and belong to no known run."""
         ...
 
     def owns(self, pid: int) -> bool | None:

@@ -8,7 +8,8 @@ from factoryctl.client import connect
 from factoryctl.layout import plain_fact
 from factoryctl.output import answer
 from factoryctl.typed import call, read, stream
-from factoryd.wire.messages import EventsCall, EventsReply, FactView
+from factoryd.wire.answers import EventsReply, FactView
+from factoryd.wire.messages import EventsCall
 
 PAGE = 1000
 """Facts asked for at once."""

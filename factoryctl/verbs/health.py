@@ -11,8 +11,8 @@ from factoryctl.layout import plain_health
 from factoryctl.offline import Verdict, judge
 from factoryctl.output import answer, printable, say
 from factoryctl.typed import read
+from factoryd.wire.answers import HealthReply, PulseView
 from factoryd.wire.framing import request
-from factoryd.wire.messages import HealthReply, PulseView
 
 OK, UNHEALTHY = 0, 5
 

@@ -10,7 +10,8 @@ from factoryctl.errors import BadUsage, Failure
 from factoryctl.layout import plain_killed
 from factoryctl.output import answer, printable, say
 from factoryctl.typed import read, stream
-from factoryd.wire.messages import KillCall, KilledView, KillReply
+from factoryd.wire.answers import KilledView, KillReply
+from factoryd.wire.messages import KillCall
 
 SURVIVORS = 7
 _PROGRESS_S = 5

@@ -7,7 +7,8 @@ import msgspec
 from factoryctl.client import connect
 from factoryctl.output import answer, is_terminal, printable
 from factoryctl.typed import call, read, stream
-from factoryd.wire.messages import LogsCall, LogsReply
+from factoryd.wire.answers import LogsReply
+from factoryd.wire.messages import LogsCall
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,8 @@ from factoryctl.client import Connection, connect
 from factoryctl.layout import Picture, lay_out, plain_picture
 from factoryctl.output import answer, is_terminal
 from factoryctl.typed import call, read, stream
-from factoryd.wire.messages import StatusCall, StatusReply
+from factoryd.wire.answers import StatusReply
+from factoryd.wire.messages import StatusCall
 
 
 def show(options: Namespace) -> int:

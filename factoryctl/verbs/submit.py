@@ -10,8 +10,9 @@ from factoryctl.client import connect
 from factoryctl.errors import Failure, Refused
 from factoryctl.output import answer, printable, say
 from factoryctl.typed import call
+from factoryd.wire.answers import SubmitReply
 from factoryd.wire.framing import ERROR_EXITS, MAX_REQUEST_BYTES, SERVICE_INTERFACE
-from factoryd.wire.messages import SubmitCall, SubmitReply, encode_call
+from factoryd.wire.messages import SubmitCall, encode_call
 
 _DENIED = ERROR_EXITS[f"{SERVICE_INTERFACE}.PermissionDenied"]
 

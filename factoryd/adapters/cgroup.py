@@ -11,9 +11,13 @@ from urllib.parse import quote, unquote
 
 import trio
 
+from factoryd.adapters.controllers import read_spent, set_limits, switch_on
+from factoryd.adapters.kernel_log import find_victims
 from factoryd.adapters.proc import Stat, read, read_stats
 from factoryd.adapters.usage import measure
-from factoryd.core.model import Data, Usage
+from factoryd.core.model import Data, Limits, Usage, Victim
+
+LEAF_MISMATCH = "leaf identity mismatch"
 
 _GONE = (errno.ENOENT, errno.ENODEV)
 _NO_WAIT_ALONE_S = (0.001, 0.002, 0.004, 0.008, 0.016, math.inf)
@@ -125,6 +129,22 @@ def choose_root(own: Path, name: str, *, alone: bool) -> Path:
     return beside
 
 
+def find_roots(name: str) -> list[Path]:
+    """Return the roots of a daemon's own, wherever on this machine it was started.
+
+    They are named for it. A service's cgroup is not, and is known only from what lives in it.
+    """
+    mount = _mount()
+    if mount is None:
+        return []
+    own, found = f"factoryd-{name}", list[Path]()
+    for directory, below, _ in os.walk(mount.point):
+        if own in below:
+            found.append(Path(directory, own))
+        below[:] = [each for each in below if not each.startswith("factoryd-")]
+    return found
+
+
 def leaf_path(root: Path, issue: str, run: str) -> Path:
     """Return where a run's leaf is; any key gives one name that no interface file has."""
     return root / "agents" / quote(issue, safe="").replace(".", "%2E") / run
@@ -139,26 +159,52 @@ def list_leaves(root: Path) -> list[tuple[str, str, Path]]:
     ]
 
 
-class Leaf:
-    """One run's cgroup, whatever sub-groups its agent makes in it included."""
+def read_inode(path: Path) -> int | None:
+    """Return the inode of a cgroup's directory; None when there is none to be seen."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
-    def __init__(self, path: Path) -> None:
+
+class Leaf:
+    """One run's cgroup, whatever sub-groups its agent makes in it included.
+
+    Another directory at its path, known by another inode than `inode`, is as good as none.
+    """
+
+    def __init__(self, path: Path, inode: int | None = None) -> None:
         self._path = path
         self._prefix = f"{path}/"
+        self._inode = inode
 
     @property
     def procs(self) -> Path:
         """Return the file that moves whoever writes 0 to it into the leaf."""
         return self._path / "cgroup.procs"
 
-    def create(self) -> None:
-        """Make the leaf; raise `FileExistsError` when there is one."""
+    @property
+    def inode(self) -> int | None:
+        """Return the inode of its directory, which tells it from all others; None if not known."""
+        return self._inode
+
+    def create(self, controllers: frozenset[str] = frozenset()) -> None:
+        """Make the leaf, controlled by these; raise `FileExistsError` when there is one."""
         while True:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            switch_on(self._path.parent, controllers)
             # A sibling's `remove` may take the parent away between the two.
             with contextlib.suppress(FileNotFoundError):
                 self._path.mkdir()
+                self._inode = self._path.stat().st_ino
                 return
+
+    def limit(self, limits: Limits) -> Limits:
+        """Limit what it may use; return the limits that it cannot hold. See `set_limits`."""
+        return set_limits(self._path, limits)
+
+    def _is_another(self) -> bool:
+        return self._inode is not None and read_inode(self._path) not in (None, self._inode)
 
     def list_pids(self) -> list[int]:
         """Return the processes in it, zombies not among them; none when it does not exist."""
@@ -182,7 +228,8 @@ class Leaf:
     def is_populated(self) -> bool:
         """Say whether anything is alive in it."""
         try:
-            return "populated 1" in (self._path / "cgroup.events").read_text()
+            text = (self._path / "cgroup.events").read_text()
+            return "populated 1" in text and not self._is_another()
         except OSError as error:
             if error.errno in _GONE:
                 return False
@@ -190,7 +237,17 @@ class Leaf:
 
     async def wait_empty(self) -> None:
         """Return once nothing is alive in it: the kernel says so, nothing is polled for long."""
+        await self._wait_while(b"populated 1")
+
+    async def freeze(self) -> None:
+        """Stop everything in it and return once all stands still; what enters does so as well."""
+        self._write("cgroup.freeze", "1")
+        await self._wait_while(b"frozen 0")
+
+    async def _wait_while(self, event: bytes) -> None:
         await trio.lowlevel.checkpoint()
+        if self._is_another():
+            return
         try:
             with (
                 (self._path / "cgroup.events").open("rb", buffering=0) as events,
@@ -200,7 +257,7 @@ class Leaf:
                 poll.register(events, select.EPOLLPRI)
                 looks = iter(_NO_WAIT_ALONE_S)
                 bound_s = next(looks)
-                while b"populated 1" in os.pread(events.fileno(), 4096, 0):
+                while event in os.pread(events.fileno(), 4096, 0):
                     with trio.move_on_after(bound_s):
                         await trio.lowlevel.wait_readable(poll.fileno())
                     bound_s = next(looks, math.inf)
@@ -213,17 +270,25 @@ class Leaf:
         self._write("cgroup.kill", "1")
 
     def thaw(self) -> None:
-        """Let a frozen leaf run again; one that is not frozen costs no more than a look."""
-        try:
-            frozen = (self._path / "cgroup.freeze").read_text().strip() != "0"
-        except OSError:
-            frozen = True
-        if frozen:
-            self._write("cgroup.freeze", "0")
+        """Let a frozen leaf run again, its sub-groups too; what runs costs no more than a look."""
+        for directory in self._list_all():
+            try:
+                frozen = (directory / "cgroup.freeze").read_text().strip() != "0"
+            except OSError:
+                frozen = True
+            if frozen:
+                self._write(f"{directory.relative_to(self._path)}/cgroup.freeze", "0")
 
     def _write(self, name: str, text: str) -> None:
+        """Write to a file of this very leaf, whatever takes its path meanwhile."""
         try:
-            (self._path / name).write_text(text)
+            with contextlib.ExitStack() as stack:
+                leaf = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, leaf)
+                if self._inode in (None, os.fstat(leaf).st_ino):
+                    file = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=leaf)
+                    stack.callback(os.close, file)
+                    os.write(file, text.encode())
         except OSError as error:
             if error.errno not in _GONE:
                 raise
@@ -234,8 +299,18 @@ class Leaf:
             text = (self._path / "cpu.stat").read_text()
         except OSError:
             return None
+        if self._is_another():
+            return None
         fields = dict(line.split() for line in text.splitlines())
         return int(fields["usage_usec"]) / 1e6
+
+    def read_spent(self) -> Usage:
+        """Return what all that ever ran in it used; unknown where it does not exist."""
+        return read_spent(self._path)
+
+    def find_victims(self) -> tuple[Victim, ...]:
+        """Return whom the kernel's log names as killed in it; raise `OSError` if unreadable."""
+        return find_victims("/".join(self._path.parts[-3:]))
 
     def remove(self) -> None:
         """Remove it and, with its last leaf, the issue's directory.
@@ -250,7 +325,7 @@ class Leaf:
 
     def _list_all(self) -> list[Path]:
         """Return the leaf and its sub-groups, parents first."""
-        found = [self._path]
+        found = [] if self._is_another() else [self._path]
         for directory in found:  # grows while it is walked
             found.extend(_list_directories(directory))
         return found
@@ -285,22 +360,27 @@ class LeafGroup:
         self._leaf.thaw()
 
     def kill(self) -> bool:
-        """Have the kernel kill all of it; False when it refuses."""
-        try:
-            self._leaf.kill()
-        except OSError:
-            return False
+        """Have the kernel kill all of it; False when there is no leaf for it."""
+        self._leaf.kill()
         return True
 
     async def wait_empty(self) -> None:
         """Return once the kernel says that nothing is alive in it."""
         await self._leaf.wait_empty()
 
-    def remove(self) -> float | None:
-        """Remove the leaf and return the CPU seconds of all that ever ran in it."""
-        cpu_s = self._leaf.read_cpu_s()
+    async def freeze(self) -> None:
+        """Stop all of it and return once the kernel says that all stands still."""
+        await self._leaf.freeze()
+
+    def remove(self) -> Usage:
+        """Remove the leaf and return what all that ever ran in it used."""
+        spent = self._leaf.read_spent()
         self._leaf.remove()
-        return cpu_s
+        return spent
+
+    def find_victims(self) -> tuple[Victim, ...]:
+        """Return whom the kernel's log names as killed in it; raise `OSError` if unreadable."""
+        return self._leaf.find_victims()
 
     def measure(self) -> Usage:
         """Return what its processes use; the CPU time is exact, ended ones included."""

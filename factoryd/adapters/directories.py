@@ -57,6 +57,28 @@ def make_directories(directories: Directories) -> None:
     _make(directories.runtime, 0o755)
 
 
+def find_fault(directory: Path) -> str | None:
+    """Say why this user could not keep files in a directory; None when it could.
+
+    Nothing is created: of one that is missing, the place where it would be made is looked at.
+    """
+    try:
+        _check_private(directory)
+    except FileNotFoundError:
+        above = next(one for one in directory.parents if one.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            return f"{directory}: cannot be made: {above} is not a directory to write in"
+        return None
+    except BadUsage as error:
+        return str(error)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return f"{directory}: cannot be used ({reason})"
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        return f"{directory}: this user may not write there"
+    return None
+
+
 def _find_state(option: str | None, environ: Mapping[str, str], *, is_root: bool) -> Path:
     given = option or _first(environ.get("STATE_DIRECTORY"))
     if given:

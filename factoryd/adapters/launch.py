@@ -2,15 +2,17 @@
 
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
+from factoryd.adapters.rlimits import shim_limits
 from factoryd.core.errors import CannotStart
-from factoryd.core.model import Command, Data, Exit, TreePlace
+from factoryd.core.model import Command, Data, Exit, Limits, TreePlace
 
 Process = subprocess.Popen[bytes]  # noqa: TID251 (this is the door that all agents go through)
 """A child of ours; whoever waits for its end (`pidfd.wait_ended`) then reaps it (`poll`)."""
@@ -40,18 +42,18 @@ def resolve_program(command: Command) -> str:
     if not command.argv or not command.argv[0]:
         raise CannotStart("the agent's command is empty")
     program = command.argv[0]
-    if fault := _fault_of_call(command) or _fault_of_place(Path(command.cwd)):
+    if fault := _fault_of_call(command) or _fault_of_place(command.cwd):
         raise CannotStart(f"{program}: {fault}")
     if "/" in program:
-        if fault := _fault_of_program(Path(command.cwd, program)):
+        if fault := _fault_of_program(os.path.join(command.cwd, program)):  # noqa: PTH118 (speed)
             raise CannotStart(f"{program}: {fault}")
         return program
     faults: list[str] = []
     for directory in command.env.get("PATH", _DEFAULT_PATH).split(":"):
-        path = Path(command.cwd, directory, program)
+        path = os.path.join(command.cwd, directory, program)  # noqa: PTH118 (speed)
         fault = _fault_of_program(path)
         if fault is None:
-            return str(path)
+            return path
         faults.append(fault)
     fault = _NOT_EXECUTABLE if _NOT_EXECUTABLE in faults else _NO_PROGRAM
     raise CannotStart(f"{program}: {fault} in the agent's PATH")
@@ -69,20 +71,21 @@ def _fault_of_call(command: Command) -> str | None:
     return None
 
 
-def _fault_of_place(cwd: Path) -> str | None:
+def _fault_of_place(cwd: str) -> str | None:
     """Say why no program can work in this directory."""
-    return None if cwd.is_dir() else f"its working directory {cwd} does not exist"
+    return None if os.path.isdir(cwd) else f"its working directory {cwd} does not exist"  # noqa: PTH112
 
 
-def _fault_of_program(path: Path) -> str | None:
+def _fault_of_program(path: str) -> str | None:
     """Say why this file cannot be executed."""
     try:
-        if not path.exists():
-            return _NO_PROGRAM
-        if path.is_dir():
-            return "a directory, not a program"
+        status = os.stat(path)  # noqa: PTH116 (speed)
+    except (FileNotFoundError, NotADirectoryError):
+        return _NO_PROGRAM
     except OSError as error:
         return error.strerror or "cannot be looked at"
+    if stat.S_ISDIR(status.st_mode):
+        return "a directory, not a program"
     return None if os.access(path, os.X_OK) else _NOT_EXECUTABLE
 
 
@@ -96,7 +99,10 @@ def read_status(place: TreePlace) -> Exit | None:
     if not place.directory:
         return None
     try:
-        left = msgspec.json.decode(status_file(place).read_bytes(), type=_Status)
+        text = status_file(place).read_bytes()
+        if not text:  # the shim was ended before it could write
+            return None
+        left = msgspec.json.decode(text, type=_Status)
     except OSError:
         return None
     except msgspec.DecodeError as error:
@@ -104,22 +110,52 @@ def read_status(place: TreePlace) -> Exit | None:
     return Exit(status=left.status, reason=left.reason)
 
 
+def note_stop(place: TreePlace) -> None:
+    """Note, before the first signal to a running agent, that how it ends is not its own doing.
+
+    Whoever finds its status later, a daemon that knows nothing of the stop, must not believe it.
+    """
+    if place.directory and read_status(place) is None:
+        with suppress(OSError):
+            _stop_note(place).touch(mode=0o600)
+
+
+def was_stopped(place: TreePlace) -> bool:
+    """Say whether `note_stop` noted a stop of this run."""
+    return bool(place.directory) and _stop_note(place).exists()
+
+
+def _stop_note(place: TreePlace) -> Path:
+    return Path(place.directory) / "stopping"
+
+
+def read_end(place: TreePlace) -> float | None:
+    """Return when the shim left the exit status (Unix seconds); None when it has not."""
+    if not place.directory:
+        return None
+    try:
+        return status_file(place).stat().st_mtime
+    except OSError:
+        return None
+
+
 def launch(
     place: TreePlace,
     command: Command,
     options: tuple[str, ...],
-    contain: Callable[[], None] = lambda: None,
+    contain: Callable[[], Limits] | None = None,
 ) -> Process:
     """Start the shim with the command; raise `CannotStart`, and then nothing has been started.
 
-    `contain` is called last before the start; undoing it is the caller's part. Blocking.
+    `contain` is called last before the start; undoing it is the caller's part. It returns the
+    limits that are left for the shim to set: all of the command's without it. Blocking.
     """
     program = resolve_program(command)
     try:
         with _open_files(place, command) as (stdin, output):
-            contain()
+            left = contain() if contain is not None else command.limits
             return Process(
-                shim_argv(place, (program, *command.argv[1:]), options),
+                shim_argv(place, (program, *command.argv[1:]), options + shim_limits(left)),
                 stdin=stdin,
                 stdout=output,
                 stderr=output,

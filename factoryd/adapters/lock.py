@@ -4,17 +4,22 @@ import fcntl
 import os
 from pathlib import Path
 
-from factoryd.core.errors import AlreadyRunning, BadUsage
+from factoryd.core.errors import AlreadyRunning, BadUsage, PermissionDenied
+from factoryd.core.liveness import Holder
+
+_REAPING = b"reaping\n"
 
 
 class InstanceLock:
     """An flock(2) on a file, held from construction until `close` or death."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reaping: bool = False) -> None:
         """Take the lock; raise `AlreadyRunning` with the holder's pid when it is taken.
 
-        Raises `BadUsage` when the file cannot be made or locked.
+        `reaping`: for a reaper, which wants no daemon to start meanwhile. Raises `BadUsage` when
+        the file cannot be made or locked.
         """
+        self._text = b"%d\n%s" % (os.getpid(), _REAPING if reaping else b"")
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._descriptor = os.open(path, flags, 0o600)
@@ -34,15 +39,51 @@ class InstanceLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").partition("\n")[0]
-            raise AlreadyRunning(
-                f"{path.parent}: factoryd runs here already, pid {holder or 'unknown'}: stop it, or "
-                "give another directory"
-            ) from None
+            raise _taken(path, _read(self._descriptor)) from None
         except OSError as error:
             raise _unusable(path, error) from error
         # Written over, not emptied first: whoever reads the first line meanwhile finds a pid.
-        os.ftruncate(self._descriptor, os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0))
+        os.ftruncate(self._descriptor, os.pwrite(self._descriptor, self._text, 0))
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Return who holds a lock; None when nobody does. Nothing is made, changed or kept.
+
+    Raises `PermissionDenied` where this user may not look, `BadUsage` for what is no lock.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise PermissionDenied(
+            f"{path}: you may not look there: ask as root or as the user factoryd runs as"
+        ) from error
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(descriptor)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _read(descriptor: int) -> Holder:
+    pid, _, rest = os.pread(descriptor, 40, 0).partition(b"\n")
+    return Holder(pid=int(pid) if pid.isdigit() else None, reaping=rest == _REAPING)
+
+
+def _taken(path: Path, holder: Holder) -> AlreadyRunning:
+    pid = holder.pid or "unknown"
+    if holder.reaping:
+        return AlreadyRunning(f"{path.parent}: factoryd reap is at work here, pid {pid}: try again")
+    return AlreadyRunning(
+        f"{path.parent}: factoryd runs here already, pid {pid}: stop it, or give another directory"
+    )
 
 
 def _unusable(path: Path, error: OSError) -> BadUsage:

@@ -1,8 +1,11 @@
 """Signals that cannot hit the wrong process: opened, verified, then sent through the pidfd."""
 
+import contextlib
 import errno
 import os
+import select
 import signal
+from collections.abc import Callable
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -10,7 +13,11 @@ from typing import Self
 import trio
 
 from factoryd.adapters.proc import boot_id, read_stat
+from factoryd.adapters.witness import read_exit
 from factoryd.core.model import ProcessIdentity
+
+_REAPED_WITHIN_S = 1.0
+"""How long an ended process may stay a zombie until nobody is asked about its exit any more."""
 
 
 class Verdict(StrEnum):
@@ -43,6 +50,21 @@ class PidFd:
     async def wait_ended(self) -> None:
         """Return once the process has ended, whoever its parent is."""
         await trio.lowlevel.wait_readable(self._fd)
+
+    async def wait_status(self) -> int | None:
+        """Return the status of the ended process as a shell would say it; None when nobody can.
+
+        The kernel tells strangers only once its parent has reaped it; bounded to a second.
+        """
+        try:
+            with trio.move_on_after(_REAPED_WITHIN_S), select.epoll() as poll:
+                poll.register(self._fd, 0)  # no event but the hang-up, which is the reaping
+                if (status := read_exit(self._fd)) is not None:
+                    return status
+                await trio.lowlevel.wait_readable(poll.fileno())
+            return read_exit(self._fd)
+        except OSError:
+            return None
 
     def close(self) -> None:
         """Give the descriptor back; nobody may be waiting on it."""
@@ -104,11 +126,30 @@ def verify(identity: ProcessIdentity) -> Verdict | None:
     return Verdict.GONE if stat.ended else None
 
 
-async def wait_ended(identity: ProcessIdentity) -> None:
-    """Return once exactly this process has ended; at once when it has already."""
+def reap(identity: ProcessIdentity) -> None:
+    """Take away what is left of a child of ours that has ended; nothing, of anybody else's."""
+    with contextlib.suppress(OSError):
+        fd = os.pidfd_open(identity.pid)
+        try:
+            if identify(identity.pid) == identity:
+                os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
+        finally:
+            os.close(fd)
+
+
+async def wait_ended(
+    identity: ProcessIdentity, *, is_told: Callable[[], bool] = lambda: True
+) -> int | None:
+    """Return once exactly this process has ended; at once when it has already.
+
+    Where nobody has told its exit status by then (`is_told`), return it as a shell would say it, if
+    the kernel tells; else None.
+    """
     match open_verified(identity):
         case PidFd() as process:
             with process:
                 await process.wait_ended()
+                return None if is_told() else await process.wait_status()
         case _:
             await trio.lowlevel.checkpoint()
+            return None

@@ -2,10 +2,12 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import trio
+from msgspec.structs import replace
 
 from factoryd.adapters.cgroup import (
     Leaf,
@@ -15,14 +17,16 @@ from factoryd.adapters.cgroup import (
     leaf_path,
     list_leaves,
     prepare_root,
+    read_inode,
 )
+from factoryd.adapters.controllers import find_controllers
 from factoryd.adapters.launch import launch
 from factoryd.adapters.pidfd import identify
 from factoryd.adapters.run_tree import RunTree
 from factoryd.adapters.subreaper import SubreaperTrees, adopt
 from factoryd.adapters.sweep import Sweeper
 from factoryd.core.errors import FactoryError
-from factoryd.core.model import Command, Containment, ProcessIdentity, RunId, TreePlace
+from factoryd.core.model import Command, Containment, Limits, ProcessIdentity, RunId, TreePlace
 from factoryd.ports import ProcessTrees, Tree
 
 logger = logging.getLogger(__name__)
@@ -36,6 +40,7 @@ def choose(name: str, wanted: str = "auto") -> ProcessTrees:
     """
     if wanted == Containment.SUBREAPER:
         return SubreaperTrees(name)
+    started_in = cgroup_of(os.getpid())
     match prepare_root(name):
         case Unavailable(reason=reason) if wanted == Containment.CGROUP:
             raise FactoryError(f"no cgroups can be made here: {reason}")
@@ -43,15 +48,16 @@ def choose(name: str, wanted: str = "auto") -> ProcessTrees:
             logger.warning("containment by subreaper, as no cgroups can be made here: %s", reason)
             return SubreaperTrees(name)
         case root:
-            return CgroupTrees(name, root)
+            return CgroupTrees(name, root, find_controllers(root, Path(started_in or "/")))
 
 
 class CgroupTrees:
     """Starts and finds trees below a prepared root. See `ports.ProcessTrees`."""
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(self, name: str, root: Path, controllers: frozenset[str] = frozenset()) -> None:
         self._sweeper = Sweeper(name)  # for runs of a time when there were no cgroups
         self._root = root
+        self._controllers = controllers
 
     @property
     def root(self) -> Path:
@@ -63,6 +69,11 @@ class CgroupTrees:
         """Return the containment in force."""
         return Containment.CGROUP
 
+    @property
+    def controllers(self) -> frozenset[str]:
+        """Return the controllers that leaves have."""
+        return self._controllers
+
     def place(self, issue: str, agent: str, run: RunId, directory: str) -> TreePlace:
         """Return where a run's tree will live; nothing is created."""
         leaf = leaf_path(self._root, issue, run)
@@ -70,7 +81,7 @@ class CgroupTrees:
 
     async def start(self, place: TreePlace, command: Command) -> Tree:
         """Start the command in a leaf of its own; raise `CannotStart` and leave nothing."""
-        return await trio.to_thread.run_sync(_start, place, command)
+        return await trio.to_thread.run_sync(_start, place, command, self._controllers)
 
     async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
         """Take over a run, whichever containment it was started in and whatever is left of it."""
@@ -79,7 +90,14 @@ class CgroupTrees:
     def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
         """Return the leaves of runs that are not known."""
         return [
-            TreePlace(run=RunId(run), issue=issue, agent="", directory="", cgroup=str(leaf))
+            TreePlace(
+                run=RunId(run),
+                issue=issue,
+                agent="",
+                directory="",
+                cgroup=str(leaf),
+                cgroup_inode=read_inode(leaf),
+            )
             for issue, run, leaf in list_leaves(self._root)
             if run not in known
         ]
@@ -100,13 +118,19 @@ class CgroupTrees:
                 self._root.rmdir()
 
 
-def _start(place: TreePlace, command: Command) -> Tree:
+def _start(place: TreePlace, command: Command, controllers: frozenset[str]) -> Tree:
     assert place.cgroup is not None
     leaf = Leaf(Path(place.cgroup))
+
+    def contain() -> Limits:
+        leaf.create(controllers)
+        return leaf.limit(command.limits)
+
     try:
-        process = launch(place, command, ("--procs", str(leaf.procs)), leaf.create)
+        process = launch(place, command, ("--procs", str(leaf.procs)), contain)
     except BaseException:
         with contextlib.suppress(OSError):
             leaf.remove()
         raise
+    place = replace(place, cgroup_inode=leaf.inode)
     return RunTree(place, LeafGroup(leaf), identify(process.pid), process)

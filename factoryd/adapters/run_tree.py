@@ -5,25 +5,30 @@ import signal
 from typing import Protocol
 
 import trio
+from msgspec.structs import replace
 
-from factoryd.adapters.launch import Process, read_status
-from factoryd.adapters.pidfd import verify, wait_ended
-from factoryd.adapters.proc import Stat, boot_id, read_stats
-from factoryd.adapters.tree_stop import Delivered, Plan, deliver, plan_stop, protection
+from factoryd.adapters.launch import Process, note_stop, read_end, read_status, was_stopped
+from factoryd.adapters.pidfd import Verdict, reap, verify, wait_ended
+from factoryd.adapters.proc import Stat, boot_id, read_stat, read_stats
+from factoryd.adapters.tree_stop import Delivered, Plan, Sent, deliver, plan_stop, protection
 from factoryd.core.model import (
     Exit,
     ProcessIdentity,
+    Signalled,
     Skipped,
     StopPolicy,
+    StopPreview,
     StopReport,
     TreePlace,
     Usage,
+    Victim,
 )
 
 PROOF_BOUND_S = 5.0
 """How long a killed tree may take to be empty; what is left then, the kernel does not let die."""
 
 _SWEEP_PAUSE_S = 0.001
+_LOOK_AGAIN_S = 0.05
 
 LOOKING = trio.CapacityLimiter(64)
 """Threads that look at processes: apart from trio's others, so that the ledger never waits."""
@@ -40,8 +45,12 @@ class Group(Protocol):
         """Say again, right before a signal, whether the process is in it."""
         ...
 
+    async def freeze(self) -> None:
+        """Stop every process in it; return once all stand still."""
+        ...
+
     def thaw(self) -> None:
-        """Let its processes act on signals."""
+        """Let its processes go on, and so act on signals; nothing to do where nothing is frozen."""
         ...
 
     def kill(self) -> bool:
@@ -52,8 +61,12 @@ class Group(Protocol):
         """Return once nothing is alive in it."""
         ...
 
-    def remove(self) -> float | None:
-        """Give it up and return the CPU seconds it used; `OSError` when something lives in it."""
+    def remove(self) -> Usage:
+        """Give it up and return what it used in all; `OSError` when something lives in it."""
+        ...
+
+    def find_victims(self) -> tuple[Victim, ...]:
+        """Return whom the kernel killed in it, as its log says; `OSError` when that is hidden."""
         ...
 
     def measure(self) -> Usage:
@@ -62,7 +75,11 @@ class Group(Protocol):
 
 
 class RunTree:
-    """A tree, ours by birth (then `process` is its root) or taken over. See `ports.Tree`."""
+    """A tree, ours by birth (then `process` is its root) or taken over. See `ports.Tree`.
+
+    `fault` is what was found wrong with its leaf, to be said in its report and, for want of better,
+    of its exit.
+    """
 
     def __init__(
         self,
@@ -70,16 +87,21 @@ class RunTree:
         group: Group,
         identity: ProcessIdentity | None,
         process: Process | None = None,
+        *,
+        fault: str | None = None,
     ) -> None:
         self._place = place
         self._group = group
         self._identity = identity
         self._process = process
+        self._fault = fault
         self._exit: Exit | None = None
+        self._witnessed: int | None = None
         self._last_usage: Usage | None = None
         self._began: float | None = None
+        self._seen_empty = False
         self._signals: list[str] = []
-        self._reached: dict[ProcessIdentity, signal.Signals] = {}
+        self._reached: dict[ProcessIdentity, list[str]] = {}
         self._skipped: dict[int, str] = {}
 
     @property
@@ -96,37 +118,66 @@ class RunTree:
         """Return how the shim ended, as soon as it has."""
         await self._wait_root()
         if self._exit is None:
-            self._exit = read_status(self._place) or self._guess_exit()
+            self._exit = self._read_exit()
         return self._exit
+
+    def _read_exit(self) -> Exit:
+        if self._process is None and was_stopped(self._place):
+            return Exit(status=None, reason="it was being stopped when it ended", stopped=True)
+        return read_status(self._place) or self._guess_exit()
 
     async def _wait_root(self) -> None:
         if self._identity is None:
             await trio.lowlevel.checkpoint()
             return
-        await wait_ended(self._identity)
+        witnessed = await wait_ended(self._identity, is_told=self._is_exit_told)
         if self._process is not None:
             self._process.poll()
+            return
+        if witnessed is not None:
+            self._witnessed = witnessed
+        reap(self._identity)  # a child all the same, where this process was the daemon before
+
+    def _is_exit_told(self) -> bool:
+        return self._process is not None or read_status(self._place) is not None
 
     def _guess_exit(self) -> Exit:
         """Return what is known without a status file."""
         if self._process is not None:
             code = self._process.wait()
             return Exit(status=code if code >= 0 else 128 - code)
+        if self._witnessed is not None:
+            return Exit(status=self._witnessed)
+        if self._identity is not None and self._identity.boot_id != boot_id():
+            return Exit(status=None, reason="lost in reboot")
+        if self._fault is not None:
+            return Exit(status=None, reason=self._fault)
         if self._identity is None:
             return Exit(status=None, reason="it never began, or its first process left no status")
-        if self._identity.boot_id != boot_id():
-            return Exit(status=None, reason="lost in reboot")
         return Exit(status=None, reason="its first process ended without leaving a status")
+
+    async def freeze(self) -> None:
+        """Stop every process of the tree where it is; return once all of them stand still."""
+        await self._group.freeze()
+
+    async def thaw(self) -> None:
+        """Let the processes go on."""
+        await trio.to_thread.run_sync(self._group.thaw, limiter=LOOKING)
 
     async def terminate(self, policy: StopPolicy) -> None:
         """Send the stop signal once to all that may be signalled; return when the tree is empty."""
         self._began = self._began or trio.current_time()
         number = signal.Signals[policy.signal]
         plan = await self._plan(policy)
-        if plan is not None:
+        if plan is not None and plan.targets:
+            self._note_stop()
             await self._deliver(plan, number)
-        self._group.thaw()
+        try:
+            self._group.thaw()
+        except OSError as error:
+            self._skipped[0] = f"the leaf cannot be thawed: {error.strerror}"
         await self._wait_empty()
+        self._seen_empty = True
 
     async def kill(self, policy: StopPolicy) -> StopReport:
         """Kill what is left, prove the tree empty within a bound, report on the whole stop."""
@@ -137,9 +188,16 @@ class RunTree:
         survivors = (
             0 if emptied else await trio.to_thread.run_sync(self._count_survivors, limiter=LOOKING)
         )
+        if self._fault is not None:
+            self._skipped.setdefault(0, self._fault)
         return StopReport(
             signals=tuple(self._signals),
             killed=len(self._reached if emptied else self._list_ended()),
+            signalled=tuple(
+                Signalled(pid=identity.pid, signals=tuple(names))
+                for identity, names in self._reached.items()
+                if names
+            ),
             skipped=tuple(
                 Skipped(pid=pid, reason=reason) for pid, reason in sorted(self._skipped.items())
             ),
@@ -148,13 +206,22 @@ class RunTree:
             took_s=trio.current_time() - began,
         )
 
+    def _note_stop(self) -> None:
+        if self._exit is None:
+            note_stop(self._place)
+
     async def _empty(self, policy: StopPolicy) -> bool:
         """Return True with the proof that nothing is left, False when something must be left."""
+        if self._seen_empty and self._try_remove():
+            await trio.lowlevel.checkpoint()
+            return True
         while True:
             plan = await self._plan(policy)
             if plan is None or (plan.skipped and not plan.targets):
                 return False
-            if not plan.targets or (not plan.skipped and self._kill_at_once(plan)):
+            if plan.targets:
+                self._note_stop()
+            if not plan.skipped and (self._kill_at_once(plan) or not plan.targets):
                 await self._wait_empty()
                 if self._try_remove():
                     return True
@@ -165,25 +232,31 @@ class RunTree:
     def _kill_at_once(self, plan: Plan) -> bool:
         # A shim that has not entered yet must not do so later: it dies first, and by itself.
         late = tuple(stat for stat in plan.targets if self._is_root(stat.pid))
-        if late and not self._group.holds(late[0].pid):
-            self._note(signal.SIGKILL, deliver(late, signal.SIGKILL, self._is_root))
-        if not self._group.kill():
+        try:
+            if late and not self._group.holds(late[0].pid):
+                self._note(signal.SIGKILL, deliver(late, signal.SIGKILL, self._is_root))
+            if not self._group.kill():
+                return False
+        except OSError:
             return False
-        self._note(signal.SIGKILL, Delivered(reached=tuple(stat.identity for stat in plan.targets)))
+        reached: Sent = {stat.identity: (signal.SIGKILL,) for stat in plan.targets}
+        self._note(signal.SIGKILL, Delivered(reached=reached))
         return True
 
     def _try_remove(self) -> bool:
         try:
-            cpu_s = self._group.remove()
+            spent = self._group.remove()
         except OSError as error:
             self._skipped[0] = f"the leaf cannot be removed: {error.strerror}"
             return False
         self._skipped.pop(0, None)
-        self._last_usage = self._last_usage or Usage(processes=0, cpu_s=cpu_s, memory_bytes=0)
+        self._last_usage = self._last_usage or replace(spent, ended_at=read_end(self._place))
         return True
 
     def _list_ended(self) -> list[ProcessIdentity]:
-        return [identity for identity in self._reached if verify(identity) is not None]
+        with contextlib.suppress(OSError):
+            return [identity for identity in self._reached if verify(identity) is not None]
+        return []
 
     def _count_survivors(self) -> int:
         """Return how many are left, each with a reason; at least one when nobody can tell."""
@@ -194,7 +267,7 @@ class RunTree:
         for pid, stat in left.items():
             if stat.state == "D":
                 reason = "uninterruptible sleep"
-            elif self._reached.get(stat.identity) is signal.SIGKILL:
+            elif "SIGKILL" in self._reached.get(stat.identity, ()):
                 reason = "alive after SIGKILL"
             else:
                 reason = f"not reached within {PROOF_BOUND_S:g} s"
@@ -204,8 +277,16 @@ class RunTree:
         return max(1, len(left))
 
     async def _wait_empty(self) -> None:
-        await self._wait_root()
-        await self._group.wait_empty()
+        """Return once nothing is alive in it; that nobody can tell is no reason to return."""
+        while True:
+            try:
+                await self._wait_root()
+                await self._group.wait_empty()
+            except OSError as error:
+                self._skipped[0] = f"it cannot be told whether the tree is empty: {error.strerror}"
+                await trio.sleep(_LOOK_AGAIN_S)
+            else:
+                return
 
     async def _plan(self, policy: StopPolicy) -> Plan | None:
         """Return whom to signal now; None, and the reason in the report, when nobody can tell."""
@@ -227,9 +308,15 @@ class RunTree:
 
     def _list_members(self) -> dict[int, Stat]:
         members = self._group.list_members()
-        # Right after the start the shim may not have entered its cgroup yet.
-        if self._identity is not None and verify(self._identity) is None:
-            members |= read_stats([self._identity.pid])
+        root = self._identity
+        if root is None or root.pid in members:
+            return members
+        verdict = verify(root)
+        if verdict is None:
+            # Right after the start the shim may not have entered its cgroup yet.
+            return members | read_stats([root.pid])
+        if verdict is Verdict.MISMATCH and read_stat(root.pid) is not None:
+            self._skipped[root.pid] = verdict
         return members
 
     def _is_root(self, pid: int) -> bool:
@@ -247,19 +334,39 @@ class RunTree:
     def _note(self, number: signal.Signals, done: Delivered) -> None:
         if done.reached and number.name not in self._signals:
             self._signals.append(number.name)
-        self._reached.update(dict.fromkeys(done.reached, number))
+        for identity, sent in (*done.reached.items(), *((gone, ()) for gone in done.gone)):
+            names = self._reached.setdefault(identity, [])
+            names += [one.name for one in sent if one.name not in names]
         self._skip(done.skipped)
 
     def _skip(self, skipped: tuple[Skipped, ...]) -> None:
         self._skipped.update({skip.pid: skip.reason for skip in skipped})
 
+    def preview(self, policy: StopPolicy) -> StopPreview:
+        """Return whom a stop would reach now, and whom not; raises `OSError` if nobody can tell."""
+        plan = self._make_plan(policy)
+        pids = tuple(stat.pid for stat in plan.targets)
+        return StopPreview(pids=pids, skipped=plan.skipped)
+
     def usage(self) -> Usage:
-        """Return what the tree uses now, or used last. Blocks for reads of /proc."""
+        """Return what the tree uses now, or used in all. Blocks for reads of /proc and the log."""
         if self._last_usage is not None:
+            self._last_usage = self._look_for_victims(self._last_usage)
             return self._last_usage
         with contextlib.suppress(OSError):
             return self._group.measure()
         return Usage()
+
+    def _look_for_victims(self, usage: Usage) -> Usage:
+        lack = usage.out_of_memory
+        if lack is None or lack.victims or lack.untold:
+            return usage
+        try:
+            victims, untold = self._group.find_victims(), "the kernel log does not name it"
+        except OSError as error:
+            victims, untold = (), f"the kernel log cannot be read: {error.strerror}"
+        lack = replace(lack, victims=victims, untold=None if victims else untold)
+        return replace(usage, out_of_memory=lack)
 
     def close(self) -> None:
         """Release nothing: descriptors are held only while something is waited for."""

@@ -6,6 +6,7 @@ machine (https://www.sqlite.org/wal.html, section 2.2).
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,12 @@ import msgspec
 from factoryd.core.errors import IllegalFact, LedgerUnavailable
 from factoryd.core.events import Entry, Recorded, decode_fact, encode_fact, kind_of, run_of
 from factoryd.core.records import same_issue
+from factoryd.core.registry import Registry
 
 SCHEMA_VERSION = 1
+
+LEDGER = "ledger.sqlite"
+"""The ledger's name in the state directory."""
 
 _SCHEMA = """
 CREATE TABLE fact (
@@ -39,13 +44,13 @@ _MIGRATIONS = {0: _SCHEMA}
 class SqliteStore:
     """A ledger in one file. Not thread-safe: one call at a time, from any thread."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, copy_of: Path | None = None) -> None:
         """Open the file and bring it up to date; create it (0600) where there is none.
 
         Raises `LedgerUnavailable` for a file that is corrupt, unreadable or from a newer factoryd:
-        such a file is left as it is.
+        such a file is left as it is. Errors name the file that it is a copy of, if it is one.
         """
-        self._path = path
+        self._path = copy_of or path
         self._read_only = read_only
         with self._explained("open"):
             if not read_only:
@@ -194,3 +199,36 @@ class SqliteStore:
             raise LedgerUnavailable(
                 f"{self._path}: cannot {what} the ledger: {error.strerror}"
             ) from error
+
+
+def read_registry(state: Path) -> Registry:
+    """Return what the ledger of a state directory says, which is left as it is; no ledger: nothing.
+
+    Raises `LedgerUnavailable`. It is a copy that is replayed: SQLite leaves files beside what it
+    only reads.
+    """
+    ledger = state / LEDGER
+    try:
+        if not ledger.exists():
+            return Registry()
+        with tempfile.TemporaryDirectory(prefix="factoryd-") as directory:
+            copy = Path(directory, ledger.name)
+            _copy(ledger, copy)
+            store = SqliteStore(copy, copy_of=ledger)
+            try:
+                return Registry.replay(*store.load())
+            finally:
+                store.close()
+    except OSError as error:
+        raise LedgerUnavailable(f"{ledger}: cannot be read: {error.strerror}") from error
+
+
+def _copy(ledger: Path, copy: Path) -> None:
+    """Copy a ledger with what is not yet merged into its file; begin again while it changes."""
+    parts = [(Path(f"{ledger}{end}"), Path(f"{copy}{end}")) for end in ("", "-wal")]
+    before, after = [b""], [b"", b""]
+    while before != after:
+        before = after
+        after = [part.read_bytes() if part.exists() else b"" for part, _ in parts]
+    for content, (_, target) in zip(after, parts, strict=True):
+        target.write_bytes(content)

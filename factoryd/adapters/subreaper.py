@@ -20,9 +20,9 @@ from pathlib import Path
 import trio
 from msgspec import structs
 
-from factoryd.adapters.cgroup import Leaf, LeafGroup
+from factoryd.adapters.cgroup import LEAF_MISMATCH, Leaf, LeafGroup, read_inode
 from factoryd.adapters.launch import launch, parse_shim
-from factoryd.adapters.pidfd import identify, verify
+from factoryd.adapters.pidfd import identify, reap, verify
 from factoryd.adapters.proc import (
     TICKS_PER_SECOND,
     Stat,
@@ -32,6 +32,7 @@ from factoryd.adapters.proc import (
     read_env,
 )
 from factoryd.adapters.run_tree import LOOKING, Group, RunTree
+from factoryd.adapters.standstill import Standstill
 from factoryd.adapters.sweep import Sweeper, Swept, mark_of, read_mark, read_run
 from factoryd.adapters.usage import measure
 from factoryd.core.errors import FactoryError
@@ -42,6 +43,7 @@ from factoryd.core.model import (
     RunId,
     TreePlace,
     Usage,
+    Victim,
 )
 from factoryd.ports import Tree
 
@@ -57,18 +59,29 @@ def set_subreaper(*, on: bool) -> None:
 
 
 class MarkedGroup:
-    """The processes of one run, found by sweeping /proc. See `run_tree.Group`."""
+    """The processes of one run, found by sweeping /proc. See `run_tree.Group`.
 
-    def __init__(self, sweeper: Sweeper, run: RunId, root: ProcessIdentity | None) -> None:
+    `leaf` is the one they were moved out of, if they ever had one.
+    """
+
+    def __init__(
+        self,
+        sweeper: Sweeper,
+        place: TreePlace,
+        root: ProcessIdentity | None,
+        leaf: Leaf | None = None,
+    ) -> None:
         self._sweeper = sweeper
-        self._mark = mark_of(sweeper.name, run)
-        self._run = run
+        self._mark = mark_of(sweeper.name, place.run)
+        self._run = place.run
+        self._standstill = Standstill(place.directory)
         self._root = root
+        self._leaf = leaf
         self._lock = threading.Lock()
         sweeper.reach_back(root.start_ticks if root is not None else 0)
         self._seen: dict[int, int] = {}
         """Start of every member seen alive: a member stays one, whatever it does to itself."""
-        self._cpu_ticks = 0
+        self._cpu_ticks: int | None = None
 
     def list_members(self) -> dict[int, Stat]:
         """Return every process that belongs to the run; orphans of it that ended are reaped."""
@@ -91,17 +104,38 @@ class MarkedGroup:
             if not stat.ended:
                 members[pid] = stat
             elif stat.ppid == os.getpid() and stat.identity != root:
-                _reap(stat)
+                reap(stat.identity)
         self._seen = {pid: stat.start_ticks for pid, stat in members.items()}
-        self._cpu_ticks = max(self._cpu_ticks, sum(stat.cpu_ticks for stat in members.values()))
+        if members:
+            cpu_ticks = sum(stat.cpu_ticks for stat in members.values())
+            self._cpu_ticks = max(self._cpu_ticks or 0, cpu_ticks)
         return members
 
     def holds(self, pid: int) -> bool:
         """Say that it belongs: who was proven to be the one found is proven to belong."""
         return pid in self._seen
 
+    async def freeze(self) -> None:
+        """Stop every process; return once two sweeps in a row have found all standing still."""
+        pause_s, still = _LEAST_PAUSE_S, 0
+        before = frozenset[ProcessIdentity]()
+        while still < 2:
+            moving = await trio.to_thread.run_sync(self._stop_members, limiter=LOOKING)
+            still = 0 if moving else still + 1
+            if moving and moving == before:  # nobody new: the kernel has yet to stop them
+                await trio.sleep(pause_s)
+                pause_s = min(pause_s * 2, _MOST_PAUSE_S)
+            before = moving
+
+    def _stop_members(self) -> frozenset[ProcessIdentity]:
+        with self._lock:
+            stop = self._standstill.stop
+            quick = stop(self._find(self._sweeper.sweep(quick=True)).values())
+            return quick or stop(self._find(self._sweeper.sweep()).values())
+
     def thaw(self) -> None:
-        """Do nothing: without a cgroup nothing is ever frozen."""
+        """Let those that `freeze` has stopped go on; who had stopped itself before stays stopped."""
+        self._standstill.end()
 
     def kill(self) -> bool:
         """Return False: processes can only be killed one by one."""
@@ -117,24 +151,20 @@ class MarkedGroup:
                 await trio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _MOST_PAUSE_S)
 
-    def remove(self) -> float | None:
-        """Return the highest sum of CPU seconds that a sweep has seen."""
-        return self._cpu_ticks / TICKS_PER_SECOND
+    def remove(self) -> Usage:
+        """Return the highest sum of CPU seconds that a sweep has seen; tidy up after its leaf."""
+        if self._leaf is not None:
+            self._leaf.remove()
+        cpu_s = None if self._cpu_ticks is None else self._cpu_ticks / TICKS_PER_SECOND
+        return Usage(processes=0, cpu_s=cpu_s, memory_bytes=0)
+
+    def find_victims(self) -> tuple[Victim, ...]:
+        """Return nobody: the kernel's log names cgroups, and there is none."""
+        return ()
 
     def measure(self) -> Usage:
         """Return what its processes use; the CPU time of orphans that have ended is missing."""
         return measure(self.list_members())
-
-
-def _reap(stat: Stat) -> None:
-    """Take an orphan's zombie away, and no other child that has its pid by now."""
-    with contextlib.suppress(OSError):
-        fd = os.pidfd_open(stat.pid)
-        try:
-            if identify(stat.pid) == stat.identity:
-                os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
-        finally:
-            os.close(fd)
 
 
 class SubreaperTrees:
@@ -152,6 +182,11 @@ class SubreaperTrees:
         """Return the containment in force."""
         return Containment.SUBREAPER
 
+    @property
+    def controllers(self) -> frozenset[str]:
+        """Return no controllers: they are of cgroups."""
+        return frozenset()
+
     def place(self, issue: str, agent: str, run: RunId, directory: str) -> TreePlace:
         """Return where a run's tree will live: nowhere in particular."""
         return TreePlace(run=run, issue=issue, agent=agent, directory=directory)
@@ -165,7 +200,7 @@ class SubreaperTrees:
         options = ("--mark", str(mark_of(self._sweeper.name, place.run)))
         process = launch(place, structs.replace(command, env=env), options)
         identity = identify(process.pid)
-        return RunTree(place, MarkedGroup(self._sweeper, place.run, identity), identity, process)
+        return RunTree(place, MarkedGroup(self._sweeper, place, identity), identity, process)
 
     async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
         """Take over a run, whichever containment it was started in and whatever is left of it."""
@@ -176,24 +211,7 @@ class SubreaperTrees:
 
         A process with neither the shim's command line nor its environment cannot be placed.
         """
-        strays: dict[RunId, TreePlace] = {}
-        everyone = Sweeper(self._sweeper.name)
-        everyone.reach_back(0)
-        for pid, seen in everyone.sweep().seen.items():
-            if seen.mark is None:
-                continue
-            options = parse_shim(read_argv(pid)) or {}
-            run = RunId(options.get("--run") or read_run(pid) or "")
-            ours = seen.mark == mark_of(self._sweeper.name, run) and run not in known
-            if ours and (options or run not in strays):
-                status = options.get("--status")
-                strays[run] = TreePlace(
-                    run=run,
-                    issue=read_env(pid, "FACTORY_ISSUE") or "",
-                    agent=options.get("--agent-name", ""),
-                    directory=str(Path(status).parent) if status else "",
-                )
-        return list(strays.values())
+        return list_marked(self._sweeper.name, known)
 
     def owns(self, pid: int) -> bool | None:
         """Say whether a process is in any agent's tree, whichever daemon's; None when it is gone."""
@@ -210,15 +228,47 @@ class SubreaperTrees:
         """Remove nothing: nothing was made to hold trees."""
 
 
+def list_marked(name: str, known: frozenset[RunId]) -> Sequence[TreePlace]:
+    """Return the marked runs of a daemon that are not known; see `SubreaperTrees.list_strays`."""
+    strays: dict[RunId, TreePlace] = {}
+    everyone = Sweeper(name)
+    everyone.reach_back(0)
+    for pid, seen in everyone.sweep().seen.items():
+        if seen.mark is None:
+            continue
+        options = parse_shim(read_argv(pid)) or {}
+        run = RunId(options.get("--run") or read_run(pid) or "")
+        ours = seen.mark == mark_of(name, run) and run not in known
+        if ours and (options or run not in strays):
+            status = options.get("--status")
+            strays[run] = TreePlace(
+                run=run,
+                issue=read_env(pid, "FACTORY_ISSUE") or "",
+                agent=options.get("--agent-name", ""),
+                directory=str(Path(status).parent) if status else "",
+            )
+    return list(strays.values())
+
+
 async def adopt(sweeper: Sweeper, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
-    """Return the tree of an earlier daemon's run, by its leaf or, where it had none, its mark."""
-    if place.cgroup is not None:
-        group: Group = LeafGroup(Leaf(Path(place.cgroup)))
+    """Return the tree of an earlier daemon's run, by its leaf or, where it had none, its mark.
+
+    A root that is alive while its leaf is gone was moved out of it: then its descendants and its
+    session are what can be told of its tree. A leaf that is another's is none.
+    """
+    inode = read_inode(Path(place.cgroup)) if place.cgroup is not None else None
+    is_another = inode is not None and place.cgroup_inode not in (None, inode)
+    if inode is not None and place.cgroup_inode is None:
+        place = structs.replace(place, cgroup_inode=inode)
+    is_homeless = inode is None or is_another
+    leaf = Leaf(Path(place.cgroup), place.cgroup_inode) if place.cgroup is not None else None
+    if leaf is None or (is_homeless and identity is not None and verify(identity) is None):
+        group: Group = MarkedGroup(sweeper, place, identity, leaf)
     else:
-        group = MarkedGroup(sweeper, place.run, identity)
+        group = LeafGroup(leaf)
     if identity is None:
         identity = await trio.to_thread.run_sync(_find_shim, group, place.run, limiter=LOOKING)
-    return RunTree(place, group, identity)
+    return RunTree(place, group, identity, fault=LEAF_MISMATCH if is_another else None)
 
 
 def _find_shim(group: Group, run: RunId) -> ProcessIdentity | None:

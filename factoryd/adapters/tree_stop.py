@@ -4,9 +4,13 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from factoryd.adapters.pidfd import PidFd, Verdict, open_verified
 from factoryd.adapters.proc import Stat, list_ancestors, read_names
 from factoryd.core.model import Data, ProcessIdentity, Skipped, StopOrder, StopPolicy
+
+Sent = dict[ProcessIdentity, tuple[signal.Signals, ...]]
 
 
 class Plan(Data, frozen=True, kw_only=True):
@@ -17,9 +21,13 @@ class Plan(Data, frozen=True, kw_only=True):
 
 
 class Delivered(Data, frozen=True, kw_only=True):
-    """Who got the signal, and who did not for which reason; who was gone already is in neither."""
+    """Who got which signals, in order of delivery, and who got none for which reason.
 
-    reached: tuple[ProcessIdentity, ...] = ()
+    `gone` ended by itself before its signal, be it after the proof of its identity: no less ended.
+    """
+
+    reached: Sent = msgspec.field(default_factory=Sent)
+    gone: tuple[ProcessIdentity, ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
 
@@ -96,7 +104,8 @@ def deliver(
 
     One that is stopped is continued afterwards, or it could never act on the signal.
     """
-    reached: list[ProcessIdentity] = []
+    reached = Sent()
+    gone: list[ProcessIdentity] = []
     skipped: list[Skipped] = []
     for stat in targets:
         try:
@@ -104,22 +113,31 @@ def deliver(
         except OSError as error:
             skipped.append(Skipped(pid=stat.pid, reason=f"not signalled: {error.strerror}"))
             continue
-        if verdict is Verdict.SENT:
-            reached.append(stat.identity)
-        elif verdict is not Verdict.GONE:
-            skipped.append(Skipped(pid=stat.pid, reason=verdict))
-    return Delivered(reached=tuple(reached), skipped=tuple(skipped))
+        match verdict:
+            case Verdict.GONE:
+                gone.append(stat.identity)
+            case Verdict():
+                skipped.append(Skipped(pid=stat.pid, reason=verdict))
+            case _:
+                reached[stat.identity] = verdict
+    return Delivered(reached=reached, gone=tuple(gone), skipped=tuple(skipped))
 
 
-def _deliver_one(stat: Stat, number: signal.Signals, holds: Callable[[int], bool]) -> Verdict:
+def _deliver_one(
+    stat: Stat, number: signal.Signals, holds: Callable[[int], bool]
+) -> tuple[signal.Signals, ...] | Verdict:
+    """Return the signals that were sent, or why there was none."""
     match open_verified(stat.identity):
         case PidFd() as process:
             with process:
                 if not holds(stat.pid):
                     return Verdict.MISMATCH
                 verdict = process.send(number)
-                if stat.state == "T" and verdict is Verdict.SENT:
-                    process.send(signal.SIGCONT)
-                return verdict
+                if verdict is not Verdict.SENT:
+                    return verdict
+                wake = stat.state == "T" and number is not signal.SIGKILL
+                if wake and process.send(signal.SIGCONT) is Verdict.SENT:
+                    return number, signal.SIGCONT
+                return (number,)
         case verdict:
             return verdict

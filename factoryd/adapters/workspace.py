@@ -47,7 +47,8 @@ class LocalWorkspaces:
         """
         config = self._find(repo)
         if config.workspace == "none":
-            return await trio.to_thread.run_sync(_resolve_directory, config.path)
+            await trio.lowlevel.checkpoint()
+            return config.path  # looked at when the agent is started in it
         place = self._place(issue, repo)
         await trio.to_thread.run_sync(self._make_parent, place)
         if config.workspace == "directory":
@@ -200,18 +201,6 @@ def _last_words(stderr: bytes) -> str:
     lines = [line for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     fatal = [line for line in lines if line.startswith(("fatal:", "error:"))]
     return (fatal or lines or [""])[-1].strip()
-
-
-def _resolve_directory(path: str) -> str:
-    try:
-        resolved = Path(path).resolve(strict=True)
-    except OSError as error:
-        raise WorkspaceFailed(
-            f"{path}: {error.strerror}: see that the repository is there"
-        ) from error
-    if not resolved.is_dir():
-        raise WorkspaceFailed(f"{path}: is not a directory")
-    return str(resolved)
 
 
 def _make_directory(place: Path) -> None:

@@ -86,7 +86,12 @@ class DispatchConfig(Data, frozen=True, kw_only=True):
         Seconds, Meta(ge=0, le=7 * DAY, description="No wait is longer than this.")
     ] = 300.0
     time_limit: Annotated[
-        Seconds, Meta(ge=0, le=YEAR, description='Longest an attempt may take; "0s": no limit.')
+        Seconds,
+        Meta(
+            ge=0,
+            le=YEAR,
+            description='Longest an attempt may take, frozen or not; "0s": no limit.',
+        ),
     ] = 4 * HOUR
 
 
@@ -156,6 +161,20 @@ class HeartbeatConfig(Data, frozen=True, kw_only=True):
     ] = 15.0
     stale_after: Annotated[
         Seconds, Meta(ge=0.1, le=DAY, description="A daemon silent for longer counts as hung.")
+    ] = 60.0
+
+
+class ReaperConfig(Data, frozen=True, kw_only=True):
+    """[reaper]: what empties process trees that nobody owns."""
+
+    interval: Annotated[
+        Seconds,
+        Meta(
+            ge=0.05,
+            le=DAY,
+            description="How often it looks for them, and the longest it waits before it tries "
+            "again to empty one that it could not.",
+        ),
     ] = 60.0
 
 
@@ -240,7 +259,11 @@ class RouteConfig(Data, frozen=True, kw_only=True):
     team: Annotated[Text | None, Meta(description="Matches the issue's team.")] = None
     keyword: Annotated[
         Annotated[str, Meta(min_length=1, max_length=1000)] | None,
-        Meta(description="A regular expression (Python's), looked for in title and body."),
+        Meta(
+            description="A regular expression (Python's), looked for in title and body: in their "
+            "first 100,000 characters, or 2,000 where it has a `*` or `+` before its end. One that "
+            "could take long is refused, as are look-arounds and references back."
+        ),
     ] = None
     default: Annotated[bool, Meta(description="Matches every issue that nothing else did.")] = False
     repo: Annotated[Identifier, Meta(description="The NAME of a [repos.NAME].")]
@@ -320,9 +343,30 @@ class AgentConfig(Data, frozen=True, kw_only=True):
         Bytes | None,
         Meta(
             description="Memory the agent's tree may use, where the memory controller is "
-            'delegated; "": no limit.'
+            "delegated; elsewhere the private memory that each of its processes may map "
+            '(RLIMIT_DATA); "": no limit.'
         ),
     ] = None
+    pids_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 22,
+            description="Processes and threads the agent's tree may have at once, its shim "
+            "counted, where the pids controller is delegated; elsewhere how many more its user may "
+            "have than at its start (RLIMIT_NPROC), which does not bind root; 0: no limit.",
+        ),
+    ] = 0
+    cpu_weight: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Share of CPU time under contention, where the cpu controller is "
+            "delegated: everyone else has 100. Elsewhere a weight below 100 is a nice level of up "
+            "to 19, and one above does nothing; 0: not set.",
+        ),
+    ] = 0
 
 
 class Config(Data, frozen=True, kw_only=True):
@@ -335,6 +379,7 @@ class Config(Data, frozen=True, kw_only=True):
     safety: SafetyConfig = SafetyConfig()
     protect: ProtectConfig = ProtectConfig()
     heartbeat: HeartbeatConfig = HeartbeatConfig()
+    reaper: ReaperConfig = ReaperConfig()
     output: OutputConfig = OutputConfig()
     access: AccessConfig = AccessConfig()
     history: HistoryConfig = HistoryConfig()

@@ -1,12 +1,12 @@
 """Rules of the configuration that concern more than one value, or more than a value's shape."""
 
 import re
-import warnings
 from collections.abc import Collection
 from signal import Signals
 
 from factoryd.core.config import AgentConfig, Config, RouteConfig
 from factoryd.core.errors import ConfigInvalid
+from factoryd.core.keyword import BadKeyword, measure_reach
 from factoryd.core.template import find_mistake, find_placeholders
 
 _CRITERIA = ("label", "project", "team", "keyword", "default")
@@ -130,13 +130,9 @@ def _list_criteria(route: RouteConfig) -> list[tuple[str, str]]:
 
 def _check_keyword(pattern: str, key: str, mistakes: Mistakes) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            re.compile(pattern)
-    except re.error as error:
-        mistakes.add(key, f"is no regular expression: {error}")
-    except (OverflowError, RecursionError):
-        mistakes.add(key, "is too large a regular expression: write a simpler one")
+        measure_reach(pattern)
+    except BadKeyword as error:
+        mistakes.add(key, str(error))
 
 
 def _check_recipe(config: Config, recipe: str, mistakes: Mistakes) -> None:
@@ -180,12 +176,20 @@ def _check_agent(role: str, agent: AgentConfig, mistakes: Mistakes) -> None:
             f"{key}.command[0]",
             "the text of an issue cannot choose the program: name the program itself",
         )
+    _check_pids(agent, key, mistakes)
     passed = {f"pass_env[{index}]": name for index, name in enumerate(agent.pass_env)}
     for place, name in {**passed, **{f"env.{name}": name for name in agent.env}}.items():
         if name.startswith("FACTORY_"):
             mistakes.add(
                 f"{key}.{place}", "FACTORY_ variables are set by factoryd: choose another name"
             )
+
+
+def _check_pids(agent: AgentConfig, key: str, mistakes: Mistakes) -> None:
+    if agent.pids_max == 1:
+        mistakes.add(
+            f"{key}.pids_max", "leaves no process to the agent, as its shim is one: give 2 or more"
+        )
 
 
 def _check_known(

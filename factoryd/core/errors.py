@@ -12,6 +12,7 @@ Drawn as a tree; who must act decides where an error hangs:
     ├ SurvivorsRemain            processes could not be ended             exit 7
     ├ AlreadyRunning             the other daemon must end first          exit 1
     ├ IllegalFact                a fact that the ledger's state forbids   exit 1  (a bug, or a race lost)
+    │ └ NameTaken                an older tree still has that agent's name  exit 1
     ├ LedgerUnavailable          the state cannot be read or written      exit 1
     ├ SourceFailed               a source of issues does not answer       exit 1
     ├ WorkspaceFailed            a workspace cannot be made               exit 1
@@ -19,6 +20,9 @@ Drawn as a tree; who must act decides where an error hangs:
 """
 
 from typing import ClassVar
+
+KEEP_AGENTS_STATUS = 75
+"""The exit status of a daemon that has left its agents running for the next one to adopt."""
 
 
 class FactoryError(Exception):
@@ -77,6 +81,15 @@ class AlreadyRunning(FactoryError):
 
 class IllegalFact(FactoryError):
     """A fact contradicts the state; nothing was changed."""
+
+
+class NameTaken(IllegalFact):
+    """An agent cannot start: run `holder` of its name is live, or not proven empty."""
+
+    def __init__(self, message: str, *, agent: str, holder: str) -> None:
+        super().__init__(message)
+        self.agent = agent
+        self.holder = holder
 
 
 class LedgerUnavailable(FactoryError):

@@ -16,6 +16,7 @@ from factoryd.core.model import (
     ProcessIdentity,
     Receipt,
     RunId,
+    StopPolicy,
     StopReport,
     TreePlace,
 )
@@ -61,9 +62,20 @@ class DaemonStarted(Fact, frozen=True, kw_only=True, tag="daemon-started"):
 
 
 class DaemonStopped(Fact, frozen=True, kw_only=True, tag="daemon-stopped"):
-    """A daemon closed this ledger in good order."""
+    """A daemon closed this ledger in good order; `kept` runs were left to the next one."""
 
     clean: bool
+    kept: int = 0
+
+
+class ConfigurationLoaded(Fact, frozen=True, kw_only=True, tag="configuration-loaded"):
+    """From now on this is how trees are stopped, and what is never signalled.
+
+    It is what a reaper goes by that cannot read the configuration. `grace_s` is in seconds.
+    """
+
+    stop: StopPolicy
+    grace_s: float
 
 
 class IssueClaimed(Fact, frozen=True, kw_only=True, tag="issue-claimed"):
@@ -72,6 +84,15 @@ class IssueClaimed(Fact, frozen=True, kw_only=True, tag="issue-claimed"):
     work: Issue
     repo: str
     recipe: str
+
+
+class IssueRerouted(Fact, frozen=True, kw_only=True, tag="issue-rerouted"):
+    """The issue, or the configuration, changed before anything was started: triaged anew."""
+
+    work: Issue
+    repo: str
+    recipe: str
+    reason: str
 
 
 class IssueEscalated(Fact, frozen=True, kw_only=True, tag="issue-escalated"):
@@ -115,11 +136,20 @@ class RunStarting(Fact, frozen=True, kw_only=True, tag="run-starting"):
     session: str | None = None
 
 
+class NameCollided(Fact, frozen=True, kw_only=True, tag="name-collided"):
+    """An agent could not start, as an older run has its name; told once for each such run."""
+
+    agent: str
+    holder: RunId
+    reason: str
+
+
 class RunStarted(Fact, frozen=True, kw_only=True, tag="run-started"):
-    """The run's root process exists."""
+    """The run's root process exists, and so does its leaf, where there are cgroups."""
 
     run: RunId
     identity: ProcessIdentity
+    cgroup_inode: int | None = None
 
 
 class RunExited(Fact, frozen=True, kw_only=True, tag="run-exited"):
@@ -146,6 +176,8 @@ class HandoffMade(Fact, frozen=True, kw_only=True, tag="handoff-made"):
     result: RunResult
     report: StopReport
     reason: str
+    receipt: Receipt | None = None
+    """As of the moment the scope ended; what is left of the tree goes on using."""
 
 
 class HandoffCleared(Fact, frozen=True, kw_only=True, tag="handoff-cleared"):
@@ -163,6 +195,19 @@ class AttemptEnded(Fact, frozen=True, kw_only=True, tag="attempt-ended"):
     reason: str | None = None
     not_before: float | None = None
     """When the next attempt may begin (Unix seconds); None where there is none to wait for."""
+
+
+class IssueFrozen(Fact, frozen=True, kw_only=True, tag="issue-frozen"):
+    """A person asked for the issue to stand still; its trees are being frozen.
+
+    Nothing of it starts until `issue-thawed`; what ends the issue ends this too.
+    """
+
+    reason: str
+
+
+class IssueThawed(Fact, frozen=True, kw_only=True, tag="issue-thawed"):
+    """The issue goes on; its trees are being thawed."""
 
 
 class IssueStopping(Fact, frozen=True, kw_only=True, tag="issue-stopping"):
@@ -193,27 +238,40 @@ class OutcomeWritten(Fact, frozen=True, kw_only=True, tag="outcome-written"):
     outcome: IssueState
 
 
+class OutcomeWithheld(Fact, frozen=True, kw_only=True, tag="outcome-withheld"):
+    """The issue is out of scope by now: how it ended is known here, and its source is left alone."""
+
+    outcome: IssueState
+    reason: str
+
+
 AnyFact = (
     DaemonStarted
     | DaemonStopped
+    | ConfigurationLoaded
     | IssueClaimed
+    | IssueRerouted
     | IssueEscalated
     | IssueLeftReady
     | IssueReopened
     | AttemptStarted
     | StageStarted
     | RunStarting
+    | NameCollided
     | RunStarted
     | RunExited
     | RunEmptied
     | HandoffMade
     | HandoffCleared
     | AttemptEnded
+    | IssueFrozen
+    | IssueThawed
     | IssueStopping
     | IssueDone
     | IssueParked
     | IssueCancelled
     | OutcomeWritten
+    | OutcomeWithheld
 )
 
 KINDS: tuple[type[Fact], ...] = AnyFact.__args__

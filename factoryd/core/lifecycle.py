@@ -7,6 +7,7 @@ from factoryd.core.errors import IllegalFact
 from factoryd.core.events import (
     AttemptEnded,
     AttemptStarted,
+    ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
     Fact,
@@ -16,10 +17,15 @@ from factoryd.core.events import (
     IssueClaimed,
     IssueDone,
     IssueEscalated,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
+    IssueRerouted,
     IssueStopping,
+    IssueThawed,
+    NameCollided,
+    OutcomeWithheld,
     OutcomeWritten,
     RunEmptied,
     RunExited,
@@ -39,29 +45,36 @@ IN_FLIGHT = frozenset({S.CLAIMED, S.RUNNING, S.COOLDOWN, S.STOPPING})
 Moves = dict[S | None, S]
 
 _STAYS: Moves = {state: state for state in S}
+_HELD: Moves = {S.CLAIMED: S.CLAIMED, S.RUNNING: S.RUNNING, S.COOLDOWN: S.COOLDOWN}
 _WORKING: Moves = {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING}
 
 MOVES: dict[type[Fact], Moves] = {
     DaemonStarted: {},
     DaemonStopped: {},
+    ConfigurationLoaded: {},
     IssueClaimed: {None: S.CLAIMED, S.READY: S.CLAIMED, S.ESCALATED: S.CLAIMED},
+    IssueRerouted: {S.CLAIMED: S.CLAIMED},
     IssueEscalated: {None: S.ESCALATED, S.READY: S.ESCALATED, S.ESCALATED: S.ESCALATED},
     IssueLeftReady: _STAYS,
     IssueReopened: {S.DONE: S.READY, S.PARKED: S.READY, S.CANCELLED: S.READY},
     AttemptStarted: {S.CLAIMED: S.RUNNING, S.COOLDOWN: S.RUNNING},
     StageStarted: {S.RUNNING: S.RUNNING},
     RunStarting: {S.RUNNING: S.RUNNING},
+    NameCollided: _WORKING,
     RunStarted: _WORKING,
     RunExited: _WORKING,
     RunEmptied: _WORKING,
     HandoffMade: _WORKING,
     HandoffCleared: _STAYS,
     AttemptEnded: {S.RUNNING: S.CLAIMED, S.STOPPING: S.STOPPING},
+    IssueFrozen: _HELD,
+    IssueThawed: _HELD,
     IssueStopping: {S.CLAIMED: S.STOPPING, S.RUNNING: S.STOPPING, S.COOLDOWN: S.STOPPING},
     IssueDone: {S.CLAIMED: S.DONE},
     IssueParked: {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},
     IssueCancelled: {S.STOPPING: S.CANCELLED},
     OutcomeWritten: {state: state for state in TERMINAL},
+    OutcomeWithheld: {state: state for state in TERMINAL},
 }
 
 

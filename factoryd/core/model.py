@@ -81,10 +81,14 @@ class Problem(Data, frozen=True, kw_only=True):
 
 
 class Listing(Data, frozen=True, kw_only=True):
-    """What one look at a source showed: the ready issues, complete, and the unreadable rest."""
+    """What one look at a source showed: the ready issues, complete, and the unreadable rest.
+
+    `copies` are keys that lie ready once more than they count: they have not left.
+    """
 
     issues: tuple[Issue, ...] = ()
     problems: tuple[Problem, ...] = ()
+    copies: tuple[str, ...] = ()
 
 
 class OutcomeNote(Data, frozen=True, kw_only=True):
@@ -110,7 +114,8 @@ class TreePlace(Data, frozen=True, kw_only=True):
     """Where a run's tree lives, known before the first process of it exists.
 
     `directory` holds the run's own files (`output`, `status`); `cgroup` is the absolute path of
-    its leaf, None where containment is by subreaper.
+    its leaf, None where containment is by subreaper. `cgroup_inode` is known once the leaf is made:
+    a directory at that path with another inode is another leaf (kernfs never reuses one).
     """
 
     run: RunId
@@ -118,6 +123,20 @@ class TreePlace(Data, frozen=True, kw_only=True):
     agent: str
     directory: str
     cgroup: str | None = None
+    cgroup_inode: int | None = None
+
+
+class Limits(Data, frozen=True, kw_only=True):
+    """What a run may use; None is without a limit.
+
+    `memory_max_bytes` and `pids_max` (processes and threads, the shim among them) are for the whole
+    tree where a controller holds them, else for what a resource limit can hold. `cpu_weight` is
+    the share under contention, 100 being everybody else's.
+    """
+
+    memory_max_bytes: int | None = None
+    pids_max: int | None = None
+    cpu_weight: int | None = None
 
 
 class Command(Data, frozen=True, kw_only=True):
@@ -132,17 +151,20 @@ class Command(Data, frozen=True, kw_only=True):
     cwd: str
     stdin: str | None = None
     user: str | None = None
+    limits: Limits = Limits()
 
 
 class Exit(Data, frozen=True, kw_only=True):
     """How a run's root process ended.
 
     `status` is the shell's view (128 + n for a death by signal n); None when nobody can know,
-    and then `reason` says why.
+    and then `reason` says why. `stopped`: it was being stopped by someone who did not live to
+    record it, so that how it ended is not its own doing.
     """
 
     status: int | None
     reason: str | None = None
+    stopped: bool = False
 
 
 class StopOrder(StrEnum):
@@ -168,29 +190,90 @@ class Skipped(Data, frozen=True, kw_only=True):
     reason: str
 
 
+class Signalled(Data, frozen=True, kw_only=True):
+    """A process that was signalled, and with what, in order; each signal is named once.
+
+    What the kernel killed with its whole cgroup counts as `SIGKILL`. A process that was stopped got
+    `SIGCONT` after the stop signal.
+    """
+
+    pid: int
+    signals: tuple[str, ...]
+
+
 class StopReport(Data, frozen=True, kw_only=True):
-    """What emptying a tree took. `emptied` is proof (populated 0 and the leaf removed), not hope."""
+    """What emptying a tree took. `emptied` is proof (populated 0 and the leaf removed), not hope.
+
+    `killed` counts those that ended, a few of them perhaps by themselves before their signal came;
+    `signalled` names the others in the order in which they were reached first. A skip with pid 0
+    is of the tree itself.
+    """
 
     signals: tuple[str, ...] = ()
     killed: int = 0
+    signalled: tuple[Signalled, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     survivors: int = 0
     emptied: bool = True
     took_s: float = 0.0
 
 
+class Victim(Data, frozen=True, kw_only=True):
+    """A process that the kernel killed for lack of memory, by the name and pid in its log.
+
+    `machine`: all memory was used up, not what some limit allows.
+    """
+
+    name: str
+    pid: int
+    machine: bool = False
+
+
+class OutOfMemory(Data, frozen=True, kw_only=True):
+    """How often the kernel killed in a tree for lack of memory, and what its log says of it.
+
+    `limit_bytes` is the tree's own limit, if it was that which ran out. `untold` is why the log
+    names nobody, where it does not.
+    """
+
+    kills: int
+    limit_bytes: int | None = None
+    victims: tuple[Victim, ...] = ()
+    untold: str | None = None
+
+
+class StopPreview(Data, frozen=True, kw_only=True):
+    """Whom stopping a tree would signal now, and whom it would leave alone."""
+
+    pids: tuple[int, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
 class Usage(Data, frozen=True, kw_only=True):
-    """What a tree uses now. Unknown is None, never a guess."""
+    """What a tree uses now; of one proven empty also what it used in all, as the kernel tells it.
+
+    Unknown is None, never a guess. `ended_at` is when its root left its status (Unix seconds).
+    """
 
     processes: int | None = None
     cpu_s: float | None = None
     memory_bytes: int | None = None
+    peak_processes: int | None = None
+    peak_memory_bytes: int | None = None
+    out_of_memory: OutOfMemory | None = None
+    ended_at: float | None = None
 
 
 class Receipt(Data, frozen=True, kw_only=True):
-    """What a run used in all. Peaks are the highest values seen, at the moments someone looked."""
+    """What a run used in all: CPU and wall time in seconds, the latter to the end of its root.
+
+    Peaks are the kernel's where it keeps them, which count threads as processes and what is cached
+    as memory; else the highest values seen, at the moments someone looked. `oom_kills` is how many
+    of its processes the kernel killed for lack of memory, where the memory controller counts them.
+    """
 
     wall_s: float
     cpu_s: float | None = None
     peak_processes: int | None = None
     peak_memory_bytes: int | None = None
+    oom_kills: int = 0

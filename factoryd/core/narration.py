@@ -9,6 +9,7 @@ from factoryd.core.events import (
     AttemptEnded,
     AttemptResult,
     AttemptStarted,
+    ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
     Fact,
@@ -18,10 +19,15 @@ from factoryd.core.events import (
     IssueClaimed,
     IssueDone,
     IssueEscalated,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
+    IssueRerouted,
     IssueStopping,
+    IssueThawed,
+    NameCollided,
+    OutcomeWithheld,
     OutcomeWritten,
     RunEmptied,
     RunExited,
@@ -55,13 +61,19 @@ def weight(fact: AnyFact) -> Weight:
     match fact:
         case HandoffMade():
             return Weight.ERROR
-        case IssueEscalated() | IssueParked():
+        case IssueEscalated() | IssueParked() | NameCollided() | OutcomeWithheld():
             return Weight.WARNING
         case AttemptEnded(result=AttemptResult.FAILED):
             return Weight.WARNING
         case RunEmptied(result=RunResult.CRASHED | RunResult.STALLED | RunResult.LOST):
             return Weight.WARNING
-        case IssueLeftReady() | OutcomeWritten() | RunStarting() | StageStarted():
+        case (
+            ConfigurationLoaded()
+            | IssueLeftReady()
+            | OutcomeWritten()
+            | RunStarting()
+            | StageStarted()
+        ):
             return Weight.DEBUG
         case _:
             return Weight.INFO
@@ -69,25 +81,31 @@ def weight(fact: AnyFact) -> Weight:
 
 SENTENCES: dict[type[Fact], str] = {
     DaemonStarted: "started: factoryd {f.version}, pid {f.pid}",
-    DaemonStopped: "stopped, clean: {f.clean}",
+    DaemonStopped: "stopped, clean: {f.clean}, runs left to the next daemon: {f.kept}",
+    ConfigurationLoaded: "agents are stopped with {f.stop.signal}, {f.stop.order}, grace {f.grace_s:g} s",
     IssueClaimed: "{f.issue}: claimed: {f.work.title}",
+    IssueRerouted: "{f.issue}: goes to repo {f.repo}, recipe {f.recipe} now{because}",
     IssueEscalated: "{f.issue}: escalated{because}",
     IssueLeftReady: "{f.issue}: left ready in its source",
     IssueReopened: "{f.issue}: reopened{because}",
     AttemptStarted: "{f.issue}: attempt {f.attempt} started",
     StageStarted: "{f.issue}: round {f.round}, stage {f.stage} started",
     RunStarting: "{f.issue}: starting {f.agent}: run {f.run}",
+    NameCollided: "{f.issue}: name taken: {f.agent} by run {f.holder}{because}",
     RunStarted: "{f.issue}: running: run {f.run}, pid {f.identity.pid}",
     RunExited: "{f.issue}: exited with {f.exit.status}: run {f.run}",
     RunEmptied: "{f.issue}: {f.result} and emptied: run {f.run}{because}",
     HandoffMade: "{f.issue}: leaked: run {f.run} could not be emptied{because}",
     HandoffCleared: "{f.issue}: reaped: run {f.run} is proven empty",
     AttemptEnded: "{f.issue}: attempt {f.attempt} {f.result}{because}",
+    IssueFrozen: "{f.issue}: frozen{because}",
+    IssueThawed: "{f.issue}: thawed",
     IssueStopping: "{f.issue}: stopping{because}",
     IssueDone: "{f.issue}: done",
     IssueParked: "{f.issue}: parked{because}",
     IssueCancelled: "{f.issue}: cancelled{because}",
     OutcomeWritten: "{f.issue}: outcome {f.outcome} written back",
+    OutcomeWithheld: "{f.issue}: outcome {f.outcome} not written back{because}",
 }
 """What each kind of fact says, outcome first; `because` is its reason, if it has one."""
 

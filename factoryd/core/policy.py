@@ -133,7 +133,7 @@ class Ending(Data, frozen=True, kw_only=True):
 
 def classify_exit(ending: Ending) -> RunResult:
     """Return what a run amounted to."""
-    if ending.stopping:
+    if ending.stopping or ending.exit.stopped:
         return RunResult.STOPPED
     if ending.stalled:
         return RunResult.STALLED
@@ -154,8 +154,8 @@ def decide_exit(ending: Ending) -> NextStep:
     """Return what follows a run's end; the order of the questions is the rule.
 
     Stopping: nothing. The issue complete elsewhere: release. Exit 0: finished. Exit 10 of a later
-    stage: another round. Exit 75: not now. Never began, as its daemon died: start it, whatever the
-    budget. Else resume while the budget lasts, else fail.
+    stage: another round. Exit 75: not now. Never began, as its daemon died, or stopped without a record:
+    start it, whatever the budget. Else resume while the budget lasts, else fail.
     """
     if ending.stopping:
         return NextStep.IGNORE
@@ -168,6 +168,8 @@ def decide_exit(ending: Ending) -> NextStep:
             return NextStep.ANOTHER_ROUND
         case RunResult.DEFERRED:
             return NextStep.DEFER
+        case RunResult.STOPPED:
+            return NextStep.RESUME
         case RunResult.LOST if not ending.began:
             return NextStep.RESUME
         case _:

@@ -12,6 +12,7 @@ from factoryd.core.model import (
     ProcessIdentity,
     Receipt,
     RunId,
+    StopPolicy,
     StopReport,
     TreePlace,
 )
@@ -60,9 +61,14 @@ class IssueRecord(Data, frozen=True, kw_only=True):
     stage: int = 0
     not_before: float | None = None
     reason: str | None = None
+    frozen: bool = False
+    """Nothing of it starts or goes on until it is thawed; an ended issue is not frozen."""
+    frozen_reason: str | None = None
     left_ready: bool = False
     written: bool = False
     runs: dict[str, RunRecord] = msgspec.field(default_factory=dict[str, RunRecord])
+    collisions: dict[str, RunId] = msgspec.field(default_factory=dict[str, RunId])
+    """Agents that could not start, each with the run that had its name."""
     cpu_s: float = 0.0
     peak_processes: int = 0
 
@@ -70,6 +76,12 @@ class IssueRecord(Data, frozen=True, kw_only=True):
     def live_runs(self) -> tuple[RunRecord, ...]:
         """Return the runs whose trees are this issue's to empty."""
         return tuple(run for run in self.runs.values() if run.live)
+
+    def session_of(self, agent: str) -> str | None:
+        """Return the session of an agent's newest run in the present stage, to be resumed."""
+        last = self.runs.get(agent)
+        here = last is not None and (last.round, last.stage) == (self.round, self.stage)
+        return last.session if last is not None and here else None
 
 
 class HandoffRecord(Data, frozen=True, kw_only=True):
@@ -93,6 +105,13 @@ class Counters(Data, frozen=True, kw_only=True):
     reaped: int = 0
 
 
+class StopRule(Data, frozen=True, kw_only=True):
+    """How trees are stopped, and the grace they have (seconds)."""
+
+    policy: StopPolicy
+    grace_s: float
+
+
 class Snapshot(Data, frozen=True, kw_only=True):
     """A registry as stored, so that a start need not replay everything."""
 
@@ -100,6 +119,7 @@ class Snapshot(Data, frozen=True, kw_only=True):
     issues: dict[str, IssueRecord]
     handoffs: dict[str, HandoffRecord]
     counters: Counters
+    stop_rule: StopRule | None = None
 
 
 def same_issue(key: str) -> str:

@@ -17,6 +17,7 @@ from factoryd.core.events import (
     AttemptEnded,
     AttemptResult,
     AttemptStarted,
+    ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
     Entry,
@@ -26,10 +27,15 @@ from factoryd.core.events import (
     IssueClaimed,
     IssueDone,
     IssueEscalated,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
+    IssueRerouted,
     IssueStopping,
+    IssueThawed,
+    NameCollided,
+    OutcomeWithheld,
     OutcomeWritten,
     Recorded,
     RunEmptied,
@@ -41,12 +47,14 @@ from factoryd.core.events import (
 )
 from factoryd.core.lifecycle import next_state
 from factoryd.core.model import AgentState, RunId
+from factoryd.core.names import check_name_free
 from factoryd.core.records import (
     Counters,
     HandoffRecord,
     IssueRecord,
     RunRecord,
     Snapshot,
+    StopRule,
     same_issue,
 )
 
@@ -58,6 +66,8 @@ class Registry:
         self.issues: dict[str, IssueRecord] = {}
         self.handoffs: dict[str, HandoffRecord] = {}
         self.counters = Counters()
+        self.stop_rule: StopRule | None = None
+        """How the daemon that opened the ledger last stops trees; None before the first said."""
         self.seq = 0
 
     @classmethod
@@ -69,6 +79,7 @@ class Registry:
             registry.issues = stored.issues
             registry.handoffs = stored.handoffs
             registry.counters = stored.counters
+            registry.stop_rule = stored.stop_rule
             registry.seq = stored.seq
         for recorded in facts:
             draft = Draft(registry)
@@ -84,6 +95,7 @@ class Registry:
                 issues=self.issues,
                 handoffs=self.handoffs,
                 counters=self.counters,
+                stop_rule=self.stop_rule,
             )
         )
 
@@ -100,6 +112,7 @@ class Registry:
             else:
                 self.handoffs[run] = handoff
         self.counters = draft.counters
+        self.stop_rule = draft.stop_rule
         self.seq = seq
 
     def forget(self, key: str) -> None:
@@ -115,6 +128,7 @@ class Draft:
         handoffs: dict[str, HandoffRecord | None] = dict(base.handoffs)
         self.handoffs: ChainMap[str, HandoffRecord | None] = ChainMap({}, handoffs)
         self.counters = base.counters
+        self.stop_rule = base.stop_rule
 
     def fork(self) -> "Draft":
         """Return a draft over this one, which is worth keeping only if all its facts are legal."""
@@ -131,6 +145,9 @@ class Draft:
         match fact:
             case DaemonStarted() | DaemonStopped():
                 return Entry(at=at, fact=fact)
+            case ConfigurationLoaded():
+                self.stop_rule = StopRule(policy=fact.stop, grace_s=fact.grace_s)
+                return Entry(at=at, fact=fact)
             case IssueClaimed() | IssueEscalated():
                 return self._open(fact, at)
             case _:
@@ -139,7 +156,6 @@ class Draft:
     def _open(self, fact: IssueClaimed | IssueEscalated, at: float) -> Entry:
         old = self.issues.get(same_issue(fact.issue))
         state = next_state(old.state if old else None, fact)
-        claimed = isinstance(fact, IssueClaimed)
         self._put(
             IssueRecord(
                 issue=fact.work,
@@ -150,8 +166,6 @@ class Draft:
                 reason=None if isinstance(fact, IssueClaimed) else fact.reason,
             )
         )
-        if claimed:
-            self._count(dispatched=1)
         return Entry(at=at, fact=fact)
 
     def _change(self, fact: AnyFact, at: float) -> Entry:
@@ -196,21 +210,56 @@ class Draft:
                 return replace(record, round=fact.round, stage=fact.stage)
             case OutcomeWritten():
                 return replace(record, written=True)
+            case IssueFrozen() | IssueThawed():
+                return _freeze_or_thaw(record, fact)
             case IssueStopping():
-                return replace(record, reason=fact.reason, not_before=None)
+                thawed = _thawed(record)
+                return replace(thawed, reason=fact.reason, not_before=None)
             case IssueDone() | IssueParked() | IssueCancelled():
-                if record.live_runs or record.attempt_open:
-                    raise IllegalFact(f"{fact.issue}: its attempt has not ended")
-                done = isinstance(fact, IssueDone)
-                self._count(done=int(done), parked=int(isinstance(fact, IssueParked)))
-                reason = None if isinstance(fact, IssueDone) else fact.reason
-                return replace(record, reason=reason, not_before=None)
+                return self._end(record, fact)
+            case _:
+                return self._note(record, fact)
+
+    def _note(self, record: IssueRecord, fact: AnyFact) -> IssueRecord:
+        match fact:
+            case IssueRerouted():
+                return self._reroute(record, fact)
+            case NameCollided():
+                return self._collide(record, fact)
+            case OutcomeWithheld():
+                told = f"{record.reason}; " if record.reason else ""
+                reason = f"{told}its outcome is not written back: {fact.reason}"
+                return replace(record, written=True, reason=reason)
             case _:
                 raise AssertionError(fact)
+
+    def _end(
+        self, record: IssueRecord, fact: IssueDone | IssueParked | IssueCancelled
+    ) -> IssueRecord:
+        if record.live_runs or record.attempt_open:
+            raise IllegalFact(f"{fact.issue}: its attempt has not ended")
+        done = isinstance(fact, IssueDone)
+        self._count(done=int(done), parked=int(isinstance(fact, IssueParked)))
+        reason = None if isinstance(fact, IssueDone) else fact.reason
+        return replace(_thawed(record), reason=reason, not_before=None)
+
+    def _reroute(self, record: IssueRecord, fact: IssueRerouted) -> IssueRecord:
+        if record.attempt:
+            raise IllegalFact(f"{fact.issue}: an attempt at it has begun")
+        return replace(
+            record, issue=fact.work, repo=fact.repo, recipe=fact.recipe, reason=fact.reason
+        )
+
+    def _collide(self, record: IssueRecord, fact: NameCollided) -> IssueRecord:
+        if record.collisions.get(fact.agent) == fact.holder:
+            raise IllegalFact(f"{fact.issue}: that {fact.holder} has the name is known already")
+        self._count(name_collisions=1)
+        return replace(record, collisions={**record.collisions, fact.agent: fact.holder})
 
     def _begin_attempt(self, record: IssueRecord, fact: AttemptStarted, at: float) -> IssueRecord:
         if record.attempt_open or fact.attempt != record.attempts_used + 1:
             raise IllegalFact(f"{fact.issue}: attempt {fact.attempt} is not the next one")
+        self._count(dispatched=int(record.attempt == 0))
         return replace(
             record,
             attempt=fact.attempt,
@@ -243,12 +292,9 @@ class Draft:
         before = record.runs.get(fact.agent)
         if not record.attempt_open or (before is not None and before.live):
             raise IllegalFact(f"{fact.issue}: {fact.agent} has a live run already")
-        for owed in self.handoffs.values():
-            if owed is not None and owed.place.agent == fact.agent:
-                raise IllegalFact(
-                    f"{fact.issue}: {fact.agent} cannot start: the tree of its earlier run "
-                    f"{owed.place.run} is not proven empty yet: {owed.reason}"
-                )
+        if record.frozen:
+            raise IllegalFact(f"{fact.issue}: {fact.agent} cannot start while the issue is frozen")
+        check_name_free(fact.agent, self.issues, self.handoffs)
         self._count(resumed=int(fact.resumes > 0))
         run = RunRecord(
             run=fact.run,
@@ -274,8 +320,12 @@ class Draft:
     ) -> RunRecord:
         match fact:
             case RunStarted():
-                return replace(run, state=AgentState.RUNNING, identity=fact.identity, since=at)
+                place = replace(run.place, cgroup_inode=fact.cgroup_inode)
+                running = AgentState.RUNNING
+                return replace(run, state=running, identity=fact.identity, place=place, since=at)
             case RunExited():
+                if run.exit is not None:
+                    raise IllegalFact(f"{fact.issue}: how run {fact.run} ended is known already")
                 return replace(run, state=AgentState.EXITED, exit=fact.exit)
             case RunEmptied():
                 good = fact.result in {RunResult.SUCCEEDED, RunResult.CHANGES}
@@ -297,6 +347,7 @@ class Draft:
                     result=fact.result,
                     reason=fact.reason,
                     report=fact.report,
+                    receipt=fact.receipt,
                 )
 
     def _sum_up(self, record: IssueRecord, fact: AnyFact) -> IssueRecord:
@@ -321,3 +372,17 @@ class Draft:
 
     def _put(self, record: IssueRecord) -> None:
         self.issues[same_issue(record.issue.key)] = record
+
+
+def _freeze_or_thaw(record: IssueRecord, fact: IssueFrozen | IssueThawed) -> IssueRecord:
+    if isinstance(fact, IssueThawed):
+        if not record.frozen:
+            raise IllegalFact(f"{fact.issue}: it is not frozen")
+        return _thawed(record)
+    if record.frozen:
+        raise IllegalFact(f"{fact.issue}: it is frozen already: {record.frozen_reason}")
+    return replace(record, frozen=True, frozen_reason=fact.reason)
+
+
+def _thawed(record: IssueRecord) -> IssueRecord:
+    return replace(record, frozen=False, frozen_reason=None)

@@ -3,6 +3,7 @@
 import re
 
 from factoryd.core.config import Config, RouteConfig, SafetyConfig
+from factoryd.core.keyword import is_in
 from factoryd.core.model import Data, Issue
 
 
@@ -50,7 +51,7 @@ def _matches(issue: Issue, route: RouteConfig) -> str | None:
     if route.team is not None:
         return "team" if issue.team == route.team else None
     if route.keyword is not None:
-        found = re.search(route.keyword, f"{issue.title}\n{issue.body}")
+        found = is_in(route.keyword, f"{issue.title}\n{issue.body}")
         return "keyword" if found else None
     return "default" if route.default else None
 

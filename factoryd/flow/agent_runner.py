@@ -1,7 +1,7 @@
 """One agent of a stage: its runs, from the first start to success, failure or a stop.
 
 Leaving an agent's scope, by whatever way, means that its tree is emptied, or that a handoff fact
-says why not.
+says why not. There is one exception: a daemon that stops for the next one to go on (`_keep`).
 """
 
 import logging
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from factoryd.core import labels
 from factoryd.core.assignment import Assignment
 from factoryd.core.config import Config
-from factoryd.core.errors import CannotStart
+from factoryd.core.errors import CannotStart, IllegalFact, NameTaken
 from factoryd.core.events import (
     HandoffMade,
     RunEmptied,
@@ -23,18 +23,18 @@ from factoryd.core.events import (
     RunStarted,
     RunStarting,
 )
+from factoryd.core.evidence import tell_end
 from factoryd.core.model import AgentState, Data, Exit, Receipt, RunId, StopReport, TreePlace, Usage
+from factoryd.core.names import tell_collision
 from factoryd.core.policy import Ending, NextStep, classify_exit, decide_exit
 from factoryd.core.records import RunRecord
+from factoryd.flow.frost import Frost
 from factoryd.flow.ledger import Ledger
+from factoryd.flow.live_run import SAMPLE_EVERY_S, LiveRun
 from factoryd.flow.stopping import Stopping, stop_policy
 from factoryd.ports import AgentKind, Clock, Desk, OutputFollower, ProcessTrees, Tree
 
 logger = logging.getLogger(__name__)
-
-SAMPLE_EVERY_S = 1.0
-"""Usage is read at most so often, however often it is asked for."""
-
 
 DRAIN_S = 5.0
 """How long the rest of a run's output may take to be passed on once nothing of it runs."""
@@ -45,85 +45,8 @@ class RunEnd(Data, frozen=True, kw_only=True):
 
     step: NextStep
     agent: str
-    place: TreePlace
+    place: TreePlace | None
     reason: str
-
-
-class LiveRun:
-    """A run whose scope is open: its tree, and what was seen of it so far."""
-
-    def __init__(
-        self, record: RunRecord, tree: Tree, desk: Desk, clock: Clock, *, offset: int
-    ) -> None:
-        self.record = record
-        self.tree = tree
-        self.usage = Usage()
-        self.cpu_s: float | None = None
-        self.peak_processes: int | None = None
-        self.peak_memory_bytes: int | None = None
-        self.last_output_at: float | None = None
-        self.last_sign = trio.current_time()
-        self.closed = False
-        self._wrote = trio.Event()
-        self._moved = trio.Event()
-        self._desk = desk
-        self._clock = clock
-        self._offset = offset
-
-    @property
-    def offset(self) -> int:
-        """Return the position up to which the run's output has been passed on."""
-        return self._offset
-
-    def advance(self, offset: int) -> None:
-        """Note that everything before `offset` has been passed on."""
-        self._offset = offset
-        self.last_output_at = self._clock.now()
-        self.last_sign = trio.current_time()
-        with suppress(OSError):  # a full disk: the next daemon passes on some lines again
-            self._desk.note_followed(self.record.place, offset)
-        self._wrote.set()
-        self._announce()
-
-    def close(self) -> None:
-        """Release the tree; whoever waits for more of the run learns that there is none."""
-        self.tree.close()
-        self.closed = True
-        self._announce()
-
-    async def wait_beyond(self, offset: int) -> None:
-        """Return once output beyond `offset` was passed on, or none will be."""
-        while self._offset <= offset and not self.closed:
-            await self._moved.wait()
-
-    def _announce(self) -> None:
-        moved, self._moved = self._moved, trio.Event()
-        moved.set()
-
-    async def watch_usage(self) -> None:
-        """Look at the usage, for its peaks, while the run writes; a silent run wakes nobody."""
-        while True:
-            await self._wrote.wait()
-            self._wrote = trio.Event()
-            await self.sample()
-            await trio.sleep(SAMPLE_EVERY_S)
-
-    async def sample(self) -> None:
-        """Read the tree's usage, in a thread, and remember it."""
-        self.note(await trio.to_thread.run_sync(self.tree.usage))
-
-    def note(self, usage: Usage) -> None:
-        """Take a reading of the tree's usage: the newest, and the peaks."""
-        if (usage.cpu_s or 0) > (self.cpu_s or 0):
-            self.last_sign = trio.current_time()
-            self.cpu_s = usage.cpu_s
-        self.usage = usage
-        self.peak_processes = _larger(self.peak_processes, usage.processes)
-        self.peak_memory_bytes = _larger(self.peak_memory_bytes, usage.memory_bytes)
-
-
-def _larger(one: int | None, other: int | None) -> int | None:
-    return max((n for n in (one, other) if n is not None), default=None)
 
 
 class AgentRunner:
@@ -140,6 +63,7 @@ class AgentRunner:
         clock: Clock,
     ) -> None:
         self.live: dict[RunId, LiveRun] = {}
+        self.frost = Frost(ledger)
         self._ledger = ledger
         self._trees = trees
         self._kinds = kinds
@@ -170,7 +94,9 @@ class AgentRunner:
             if end.step is not NextStep.RESUME:
                 return end
             if live.record.state is AgentState.LEAKED:
-                reason = f"{end.reason} and cannot be resumed: {live.record.reason}"
+                why = live.record.reason or "its tree is not empty"
+                await self._note_collision(work, live.record.run, why)
+                reason = f"{end.reason} and cannot be resumed: {why}"
                 return replace(end, step=NextStep.FAIL, reason=reason)
             resumes += live.record.result in _COUNTED
             record = None
@@ -194,6 +120,15 @@ class AgentRunner:
             await self._close(live, config, stopping, Ending(exit=_NOBODY, stopping=True))
 
     async def _start(self, work: Assignment, resumes: int) -> LiveRun:
+        while True:
+            await self.frost.wait_thawed(work.issue.key)
+            try:
+                return await self._start_now(work, resumes)
+            except IllegalFact:  # the issue was frozen at the same moment
+                if not self.frost.is_frozen(work.issue.key):
+                    raise
+
+    async def _start_now(self, work: Assignment, resumes: int) -> LiveRun:
         run = RunId(f"{work.agent}-{secrets.token_hex(4)}")
         labels.RUN.set(run)
         directory = self._desk.make_run_directory(work.issue.key, run)
@@ -205,13 +140,21 @@ class AgentRunner:
         return live
 
     async def _start_recorded(self, work: Assignment, place: TreePlace, resumes: int) -> LiveRun:
-        key, run = work.issue.key, place.run
-        await self._ledger.record(
-            RunStarting(
-                issue=key, run=run, agent=work.agent, role=work.role, place=place, resumes=resumes
-            )
+        key, run, agent = work.issue.key, place.run, work.agent
+        issue = self._ledger.registry.issue(key)
+        starting = RunStarting(
+            issue=key, run=run, agent=agent, role=work.role, place=place, resumes=resumes
         )
-        command = self._kinds[work.config.kind].command(work, run, None)
+        starting = replace(starting, session=issue.session_of(agent) if issue else None)
+        taken: NameTaken | None = None
+        try:
+            await self._ledger.record(starting)
+        except NameTaken as error:
+            taken = error
+        if taken is not None:
+            await self._note_collision(work, RunId(taken.holder), str(taken))
+            raise taken
+        command = self._kinds[work.config.kind].command(work, run, starting.session)
         tree: Tree | CannotStart
         try:
             tree = await self._trees.start(place, command)
@@ -222,8 +165,16 @@ class AgentRunner:
             raise tree
         assert tree.identity is not None
         live = self._enter(self._ledger_record(work, run), tree, offset=0)
-        await self._ledger.record(RunStarted(issue=key, run=run, identity=tree.identity))
+        inode = tree.place.cgroup_inode
+        await self._ledger.record(
+            RunStarted(issue=key, run=run, identity=tree.identity, cgroup_inode=inode)
+        )
         return live
+
+    async def _note_collision(self, work: Assignment, holder: RunId, reason: str) -> None:
+        issue = self._ledger.registry.issue(work.issue.key)
+        assert issue is not None
+        await self._ledger.record(*tell_collision(issue, work.agent, holder, reason))
 
     def _ledger_record(self, work: Assignment, run: RunId) -> RunRecord:
         issue = self._ledger.registry.issue(work.issue.key)
@@ -264,6 +215,7 @@ class AgentRunner:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._follower.follow, live.record.place, live.offset, live)
                     nursery.start_soon(live.watch_usage)
+                    nursery.start_soon(self.frost.follow, live)
                     if work.config.stall_after > 0:
                         stall_after = work.config.stall_after
                         nursery.start_soon(self._watch_for_stall, live, stall_after, attention)
@@ -281,13 +233,16 @@ class AgentRunner:
                 resumes=live.record.resumes,
                 max_resumes=config.resume.max_resumes,
             )
-            with trio.CancelScope(shield=True):
-                await self._close(live, config, stopping, ending)
+            if stopping.keep and ending.stopping:
+                self._keep(live)
+            else:
+                with trio.CancelScope(shield=True):
+                    await self._close(live, config, stopping, ending)
         return RunEnd(
             step=decide_exit(ending),
             agent=work.agent,
             place=live.record.place,
-            reason=_describe(work.agent, ending),
+            reason=tell_end(work.agent, ending, live.usage.out_of_memory),
         )
 
     async def _watch_for_stall(
@@ -295,8 +250,10 @@ class AgentRunner:
     ) -> None:
         while True:
             await trio.sleep_until(live.last_sign + stall_after)
+            await self.frost.wait_moving(live)
             await live.sample()
-            if trio.current_time() - live.last_sign >= stall_after:
+            silent_s = trio.current_time() - live.last_sign
+            if silent_s >= stall_after and not self.frost.is_still(live.record.run):
                 logger.warning("stalled: no output and no CPU for %g s", stall_after)
                 attention.cancel(reason="stalled")
                 return
@@ -317,17 +274,21 @@ class AgentRunner:
         """
         report = await stopping.empty(live.tree, stop_policy(config.stop, config.protect))
         await live.sample()
-        place = live.record.place
         try:
-            with trio.move_on_after(DRAIN_S) as drain:
-                await self._follower.drain(place, live)
-            if drain.cancelled_caught:
-                logger.warning("the rest of the output is only in %s/output", place.directory)
+            await self._pass_on_the_rest(live)
+            await self._record_end(live, ending, report)
         finally:
-            with trio.CancelScope(shield=True):
-                await self._record_end(live, ending, report)
-            live.close()
-            del self.live[place.run]
+            self._let_go(live)
+            self.frost.tell(live.record.place.issue)
+
+    async def _pass_on_the_rest(self, live: LiveRun) -> None:
+        whole = False
+        with trio.move_on_after(DRAIN_S), suppress(OSError):
+            await self._follower.drain(live.record.place, live)
+            whole = True
+        if not whole:
+            directory = live.record.place.directory
+            logger.warning("the rest of the output is only in %s/output", directory)
 
     async def _record_end(self, live: LiveRun, ending: Ending, report: StopReport) -> None:
         record, key = live.record, live.record.place.issue
@@ -340,27 +301,50 @@ class AgentRunner:
                     result=result,
                     report=report,
                     receipt=self._receipt(live),
-                    reason=None if result in _GOOD else _describe(record.agent, ending),
+                    reason=None
+                    if result in _GOOD
+                    else tell_end(record.agent, ending, live.usage.out_of_memory),
                 )
             )
         else:
             await self._ledger.record(
                 HandoffMade(
-                    issue=key, run=record.run, result=result, report=report, reason=_left(report)
+                    issue=key,
+                    run=record.run,
+                    result=result,
+                    report=report,
+                    reason=_left(report),
+                    receipt=self._receipt(live),
                 )
             )
         live.record = self._newest(live.record)
+
+    def _keep(self, live: LiveRun) -> None:
+        """Leave a run to the next daemon as it is: for the ledger it goes on, and so it does.
+
+        Nothing else leaves the scope of a run whose tree is not empty. How far its output has been
+        passed on is noted already; what it writes meanwhile is in its file.
+        """
+        logger.info("left running for the next daemon")
+        self._let_go(live)
+
+    def _let_go(self, live: LiveRun) -> None:
+        live.close()
+        del self.live[live.record.run]
 
     def _newest(self, record: RunRecord) -> RunRecord:
         issue = self._ledger.registry.issue(record.place.issue)
         return record if issue is None else issue.runs.get(record.agent, record)
 
     def _receipt(self, live: LiveRun) -> Receipt:
+        now, lack = self._clock.now(), live.usage.out_of_memory
+        ended_at = min(now, live.usage.ended_at or now)  # it may have ended while nobody looked
         return Receipt(
-            wall_s=max(0.0, self._clock.now() - live.record.since),
+            wall_s=max(0.0, ended_at - live.record.since),
             cpu_s=live.cpu_s,
             peak_processes=live.peak_processes,
             peak_memory_bytes=live.peak_memory_bytes,
+            oom_kills=lack.kills if lack is not None else 0,
         )
 
 
@@ -375,19 +359,5 @@ def _read_usages(trees: list[Tree]) -> list[Usage]:
 
 def _left(report: StopReport) -> str:
     pids = ", ".join(f"{left.pid} ({left.reason})" for left in report.skipped[:5])
-    return f"{report.survivors} processes are left: {pids or 'unknown'}"
-
-
-def _describe(agent: str, ending: Ending) -> str:
-    result = classify_exit(ending)
-    match result:
-        case RunResult.STALLED:
-            return f"{agent} stalled"
-        case RunResult.STOPPED:
-            return f"{agent} was stopped"
-        case RunResult.LOST:
-            return f"{agent} was lost: {ending.exit.reason}"
-        case RunResult.DEFERRED:
-            return f"{agent} asked to be run later (exit 75)"
-        case _:
-            return f"{agent} exited with {ending.exit.status}"
+    left = "1 process is" if report.survivors == 1 else f"{report.survivors} processes are"
+    return f"{left} left: {pids or 'unknown'}"

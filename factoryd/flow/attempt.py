@@ -1,18 +1,22 @@
 """One attempt at an issue: its claim checked again, its workspace, its stages and rounds."""
 
 import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
+from msgspec.structs import replace
 
 from factoryd.core.assignment import Assignment, agent_name
-from factoryd.core.errors import SourceFailed
-from factoryd.core.events import AttemptStarted, RunResult, StageStarted
+from factoryd.core.errors import CannotStart, NameTaken, SourceFailed, WorkspaceFailed
+from factoryd.core.events import AttemptStarted, IssueRerouted, RunResult, StageStarted
 from factoryd.core.model import Data, Issue, TreePlace
 from factoryd.core.policy import NextStep
-from factoryd.core.records import IssueRecord, RunRecord
-from factoryd.core.triage import refuse_scope
+from factoryd.core.records import IssueRecord, RunRecord, same_issue
+from factoryd.core.triage import Unrouted, choose_route, refuse_scope
 from factoryd.flow.agent_runner import RunEnd
 from factoryd.flow.shop import RETRY_AFTER_S, Shop
+from factoryd.flow.slots import Seat
 from factoryd.flow.stopping import Stopping
 
 logger = logging.getLogger(__name__)
@@ -28,6 +32,10 @@ class Gone(Exception):
     """The issue may no longer be worked on: gone from its source, or out of scope now."""
 
 
+class Lost(Exception):
+    """The issue changed, before anything of it was started, so that no route leads anywhere."""
+
+
 class StagesEnd(Data, frozen=True, kw_only=True):
     """How an attempt's stages ended."""
 
@@ -39,10 +47,12 @@ class StagesEnd(Data, frozen=True, kw_only=True):
 class Attempt:
     """An attempt at one issue, begun or gone on with as the ledger says."""
 
-    def __init__(self, shop: Shop, key: str, stopping: Stopping) -> None:
+    def __init__(self, shop: Shop, key: str, seat: Seat, stopping: Stopping) -> None:
         self._shop = shop
         self._key = key
+        self._seat = seat
         self._stopping = stopping
+        self._checked_at = float("-inf")
 
     @property
     def _record(self) -> IssueRecord:
@@ -51,8 +61,9 @@ class Attempt:
     async def run(self) -> StagesEnd:
         """Begin the attempt, or go on with the one that is open, and run its stages.
 
-        Raises `Gone` before anything is started when the issue may not be worked on any more, and
-        a `FactoryError` when something it needs cannot be had. Either way no agent is left running.
+        Raises `Gone` before anything is started when the issue may not be worked on any more,
+        `Lost` when nobody knows where, and a `FactoryError` when something it needs cannot be had.
+        Either way no agent is left running.
         """
         record = self._record
         if record.attempt_open and record.runs:
@@ -60,11 +71,7 @@ class Attempt:
             issue, issue_file = record.issue, self._shop.desk.issue_path(record.issue.key)
             workspace = await self._shop.workspaces.prepare(issue, record.repo)
         else:
-            issue = await self._claim(record.issue)
-            checked_at = trio.current_time()
-            workspace = await self._shop.workspaces.prepare(record.issue, record.repo)
-            if trio.current_time() - checked_at > FRESH_S:
-                issue = await self._recheck(issue)
+            issue, workspace = await self._check_in()
             if not record.attempt_open:
                 attempt = record.attempts_used + 1
                 await self._shop.ledger.record(
@@ -79,23 +86,63 @@ class Attempt:
             return await self._run_stages(issue, workspace, issue_file)
         return StagesEnd(step=NextStep.FAIL, reason=f"time limit of {limit:g} s reached")
 
-    async def _claim(self, issue: Issue) -> Issue:
+    async def _check_in(self) -> tuple[Issue, str]:
+        """Return the issue as it is right before its first agent, claimed, and its workspace."""
+        workspaces = self._shop.workspaces
+        issue = await self._checked(self._claim)
         while True:
-            try:
-                now = await self._shop.source(issue.source).claim(issue)
-            except SourceFailed as error:
-                await self._recheck(issue)
-                logger.warning("the claim could not be made, trying again: %s", error)
-                await trio.sleep(RETRY_AFTER_S[0])
-            else:
-                return self._still_ours(now)
+            before = self._record
+            workspace = await workspaces.prepare(before.issue, before.repo)
+            if trio.current_time() - self._checked_at > FRESH_S:
+                issue = await self._checked(self._recheck)
+            if self._record.repo == before.repo:
+                return issue, workspace
+            with suppress(WorkspaceFailed):
+                await workspaces.release(before.issue, before.repo)
 
-    async def _recheck(self, issue: Issue) -> Issue:
-        return self._still_ours(await self._read(issue))
+    async def _checked(self, ask: Callable[[], Awaitable[Issue]]) -> Issue:
+        """Return what the source shows, if that is still the issue that was taken on."""
+        issue = await self._seat.lend_while(ask)
+        refused = refuse_scope(issue, self._shop.config.safety)
+        if refused is not None:
+            raise Gone(refused)
+        if self._record.attempt == 0:
+            await self._triage_anew(issue)
+        self._checked_at = trio.current_time()
+        return issue
 
-    def _still_ours(self, now: Issue | None) -> Issue:
-        if now is None:
-            raise Gone("it is gone from its source")
+    async def _triage_anew(self, issue: Issue) -> None:
+        route, record = choose_route(issue, self._shop.config), self._record
+        if isinstance(route, Unrouted):
+            raise Lost(f"it changed before anything was started: {route.reason}")
+        if (route.repo, route.recipe) != (record.repo, record.recipe):
+            await self._shop.ledger.record(
+                IssueRerouted(
+                    issue=self._key,
+                    work=replace(issue, body=""),
+                    repo=route.repo,
+                    recipe=route.recipe,
+                    reason=f"it changed before anything was started: {route.why}",
+                )
+            )
+
+    async def _claim(self) -> Issue:
+        issue, key = self._record.issue, same_issue(self._key)
+        try:
+            while True:
+                try:
+                    return _there(await self._shop.source(issue.source).claim(issue))
+                except SourceFailed as error:
+                    await self._recheck()
+                    self._shop.troubles[key] = f"it cannot be claimed: {error}"
+                    logger.warning("the claim could not be made, trying again: %s", error)
+                    await trio.sleep(RETRY_AFTER_S[0])
+        finally:
+            self._shop.troubles.pop(key, None)
+
+    async def _recheck(self) -> Issue:
+        issue = self._record.issue
+        now = _there(await self._shop.ask(issue, lambda source: source.read(issue)))
         refused = refuse_scope(now, self._shop.config.safety)
         if refused is not None:
             raise Gone(refused)
@@ -119,7 +166,7 @@ class Attempt:
             end = min(ends, key=lambda one: _SEVERITY.index(one.step))
             if end.step is NextStep.ANOTHER_ROUND:
                 await self._keep_feedback(
-                    [one.place for one in ends if one.step is NextStep.ANOTHER_ROUND]
+                    [e.place for e in ends if e.place and e.step is NextStep.ANOTHER_ROUND]
                 )
                 round_, stage = round_ + 1, 0
             elif end.step is NextStep.FINISH:
@@ -158,7 +205,10 @@ class Attempt:
 
         async def member(work: Assignment) -> None:
             last = self._last_run_here(work.agent)
-            end = await self._shop.runner.work(work, self._shop.config, last, self._stopping)
+            try:
+                end = await self._shop.runner.work(work, self._shop.config, last, self._stopping)
+            except (CannotStart, NameTaken) as error:
+                end = RunEnd(step=NextStep.FAIL, agent=work.agent, place=None, reason=str(error))
             ends.append(end)
             if fail_fast and end.step in {NextStep.FAIL, NextStep.DEFER}:
                 nursery.cancel_scope.cancel(reason=f"{work.agent} ended its stage: {end.reason}")
@@ -191,8 +241,11 @@ class Attempt:
             texts += [text for _, text in lines]
         desk.write_feedback(self._key, "\n".join(texts))
 
-    async def _read(self, issue: Issue) -> Issue | None:
-        return await self._shop.ask(issue, lambda source: source.read(issue))
+
+def _there(now: Issue | None) -> Issue:
+    if now is None:
+        raise Gone("it is gone from its source")
+    return now
 
 
 _SEVERITY = (

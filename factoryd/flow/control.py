@@ -249,7 +249,7 @@ class ControlServer:
         spec = METHODS.get(name) if interface == INTERFACE else None
         error: bytes | None = None
         with ExitStack() as working:
-            if spec is not None and not spec.streams:
+            if spec is not None and not spec.streams and not spec.lasts:
                 working.enter_context(self._pulse.busy())
 
             async def say(answer: msgspec.Struct, *, continues: bool = False) -> None:

@@ -14,6 +14,7 @@ import trio
 from msgspec.structs import replace
 
 from factoryd.core import labels
+from factoryd.core.config import SafetyConfig
 from factoryd.core.errors import FactoryError, IllegalFact, WorkspaceFailed
 from factoryd.core.events import (
     AnyFact,
@@ -24,17 +25,23 @@ from factoryd.core.events import (
     IssueDone,
     IssueParked,
     IssueStopping,
+    OutcomeWithheld,
     OutcomeWritten,
 )
 from factoryd.core.lifecycle import TERMINAL
-from factoryd.core.model import IssueState, OutcomeNote
+from factoryd.core.model import Issue, IssueState, OutcomeNote
 from factoryd.core.policy import NextStep, cooldown_s
 from factoryd.core.records import IssueRecord
-from factoryd.flow.attempt import Attempt, Gone, StagesEnd
+from factoryd.core.triage import refuse_scope
+from factoryd.flow.attempt import Attempt, Gone, Lost, StagesEnd
 from factoryd.flow.shop import Shop
+from factoryd.flow.slots import Seat
 from factoryd.flow.stopping import Stopping
 
 logger = logging.getLogger(__name__)
+
+NOT_WRITTEN = "its outcome is not written back yet"
+OPEN = SafetyConfig(require_label="", require_title_prefix="", require_team="")
 
 
 class IssueScope:
@@ -44,7 +51,7 @@ class IssueScope:
         """Prepare for an issue the ledger knows; `has_slot`: one was taken for its attempt."""
         self._shop = shop
         self._key = key
-        self._has_slot = has_slot
+        self._seat = Seat(shop.slots, taken=has_slot)
         self._working = trio.CancelScope()
         self._stop_asked = trio.Event()
         self.stopping = Stopping(shop.config.stop.grace)
@@ -92,7 +99,7 @@ class IssueScope:
             while not (self.record.state in TERMINAL and self.record.written):
                 await self._step(self.record)
         finally:
-            self._give_slot()
+            self._seat.give()
         await self._tidy(self.record)
 
     async def _step(self, record: IssueRecord) -> None:
@@ -111,22 +118,17 @@ class IssueScope:
                     await self._one_attempt()
             finally:
                 self._working = trio.CancelScope()
-        self._give_slot()
+        self._seat.give()
 
     async def _wait_for_turn(self, record: IssueRecord) -> None:
         if record.not_before is not None:
             await trio.sleep(max(0.0, record.not_before - self._shop.clock.now()))
-        if not self._has_slot:
-            await self._shop.slots.take()
-            self._has_slot = True
-
-    def _give_slot(self) -> None:
-        if self._has_slot:
-            self._has_slot = False
-            self._shop.slots.give()
+        if not record.attempt_open:  # the agents of an open one are taken over, frozen or not
+            await self._shop.runner.frost.wait_thawed(self._key)
+        await self._seat.take()
 
     async def _one_attempt(self) -> None:
-        end = await self._fenced(Attempt(self._shop, self._key, self.stopping).run)
+        end = await self._fenced(Attempt(self._shop, self._key, self._seat, self.stopping).run)
         await self._empty_leftovers(self.record)
         record = self.record
         if record.state is IssueState.STOPPING:
@@ -145,6 +147,8 @@ class IssueScope:
             end = await call()
         except* Gone as errors:
             end = StagesEnd(step=NextStep.RELEASE, reason=str(_first(errors)))
+        except* Lost as errors:
+            end = StagesEnd(step=NextStep.IGNORE, reason=str(_first(errors)))
         except* FactoryError as errors:
             end = StagesEnd(step=NextStep.FAIL, reason=str(_first(errors)))
         except* Exception as errors:
@@ -159,6 +163,9 @@ class IssueScope:
         n = record.attempts_used + 1
         if end.step is NextStep.RELEASE:
             await self._shop.ledger.record(IssueStopping(issue=key, reason=end.reason or "gone"))
+            return
+        if end.step is NextStep.IGNORE:
+            await self._shop.ledger.record(IssueParked(issue=key, reason=end.reason or "no route"))
             return
         begun = () if record.attempt_open else (AttemptStarted(issue=key, attempt=n),)
         ended = AttemptEnded(
@@ -208,9 +215,22 @@ class IssueScope:
             ended_at=record.since,
         )
 
-        issue = record.issue
-        await self._shop.ask(issue, lambda source: source.write_outcome(issue, note))
+        issue, key = record.issue, self._key
+        refused = await self._refused(issue)
+        if refused is not None:
+            withheld = OutcomeWithheld(issue=key, outcome=record.state, reason=refused)
+            await self._shop.ledger.record(withheld)
+            return
+        await self._shop.ask(issue, lambda source: source.write_outcome(issue, note), NOT_WRITTEN)
         await self._shop.ledger.record(OutcomeWritten(issue=self._key, outcome=record.state))
+
+    async def _refused(self, issue: Issue) -> str | None:
+        """Return why the issue may no longer be touched in its source; one that is gone may."""
+        safety = self._shop.config.safety
+        if safety == OPEN:
+            return None
+        now = await self._shop.ask(issue, lambda source: source.read(issue), NOT_WRITTEN)
+        return None if now is None else refuse_scope(now, safety)
 
     async def _tidy(self, record: IssueRecord) -> None:
         if record.state is IssueState.PARKED or not record.repo:

@@ -1,7 +1,8 @@
 """What each method of the control interface does."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import partial
+from typing import Protocol
 
 import msgspec
 import trio
@@ -17,6 +18,7 @@ from factoryd.core.events import HandoffMade, Recorded, RunEmptied
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from factoryd.core.model import RunId, TreePlace
 from factoryd.core.records import same_issue
+from factoryd.flow.recovery import Reaper
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.varlink import (
@@ -28,26 +30,32 @@ from factoryd.flow.varlink import (
     read_parameters,
 )
 from factoryd.flow.views import Overview, fact_view, find_issue, killed_view
+from factoryd.wire.answers import (
+    EventsReply,
+    FrostReply,
+    KilledView,
+    KillReply,
+    LineView,
+    LogsReply,
+    ShutdownReply,
+    StatusReply,
+    SubmitReply,
+)
 from factoryd.wire.messages import (
     INTERFACE,
     METHODS,
     SERVICE_INTERFACE,
     Call,
     EventsCall,
-    EventsReply,
+    FreezeCall,
     KillCall,
-    KilledView,
-    KillReply,
-    LineView,
     LogsCall,
-    LogsReply,
     Nothing,
+    ReapCall,
     ShutdownCall,
-    ShutdownReply,
     StatusCall,
-    StatusReply,
     SubmitCall,
-    SubmitReply,
+    ThawCall,
 )
 
 MAX_FACTS = 10_000
@@ -75,6 +83,14 @@ def error_name(error: FactoryError) -> str:
     return f"{INTERFACE}.{name}"
 
 
+class ShutDown(Protocol):
+    """Stops the daemon. See `Daemon.stop`."""
+
+    def __call__(self, reason: str, *, keep_agents: bool) -> None:
+        """Begin to stop; raise `FactoryError` when it is too late to keep the agents."""
+        ...
+
+
 class Methods:
     """The control interface's methods, over the parts of a daemon."""
 
@@ -83,7 +99,8 @@ class Methods:
         shop: Shop,
         scheduler: Scheduler,
         overview: Overview,
-        shut_down: Callable[[str], None],
+        shut_down: ShutDown,
+        reaper: Reaper,
     ) -> None:
         self._ledger = shop.ledger
         self._sources = shop.sources
@@ -92,6 +109,7 @@ class Methods:
         self._scheduler = scheduler
         self._overview = overview
         self._shut_down = shut_down
+        self._reaper = reaper
 
     async def answer(self, interface: str, name: str, call: Call, say: Say) -> None:
         """Answer a call, once or more; raises `WireError` or a `FactoryError` for a refusal."""
@@ -114,18 +132,27 @@ class Methods:
         match parameters:
             case StatusCall():
                 await self._status(parameters, say)
-            case SubmitCall():
-                await self._submit(parameters, say)
-            case KillCall():
-                await self._kill(parameters, say, more=more)
             case LogsCall():
                 await self._logs(parameters, say)
             case EventsCall():
                 await self._events(parameters, say)
+            case KillCall():
+                await self._kill(parameters, say, more=more)
             case ShutdownCall():
                 await self._shutdown(parameters, say)
             case _:
-                await say(self._overview.health())
+                await say(await self._answer_once(parameters))
+
+    async def _answer_once(self, parameters: msgspec.Struct) -> msgspec.Struct:
+        match parameters:
+            case SubmitCall():
+                return await self._submit(parameters)
+            case FreezeCall() | ThawCall():
+                return await self._freeze_or_thaw(parameters)
+            case ReapCall():
+                return await self._reaper.reap(dry_run=parameters.dry_run)
+            case _:
+                return self._overview.health()
 
     async def _status(self, call: StatusCall, say: Say) -> None:
         status = await self._overview.status(call.targets)
@@ -148,18 +175,32 @@ class Methods:
                 await self._ledger.wait_beyond(seq)
             await trio.sleep(0.1)
 
-    async def _submit(self, call: SubmitCall, say: Say) -> None:
+    async def _submit(self, call: SubmitCall) -> SubmitReply:
         name = call.source or next(iter(self._sources))
         source = self._sources.get(name)
         if source is None:
             raise NoSuchTarget(f"{name}: no such source: there are {', '.join(self._sources)}")
-        await say(SubmitReply(key=await source.submit(call.name, call.text), source=name))
+        return SubmitReply(key=await source.submit(call.name, call.text), source=name)
+
+    async def _freeze_or_thaw(self, call: FreezeCall | ThawCall) -> FrostReply:
+        self._check_writing()
+        key = self._key_of(call.target)
+        if isinstance(call, FreezeCall):
+            settled = await self._scheduler.freeze(key, _reason(call.reason, "frozen by a person"))
+        else:
+            settled = await self._scheduler.thaw(key)
+        return FrostReply(issue=key, runs=settled.done, late=settled.late)
+
+    def _check_writing(self) -> None:
+        if self._ledger.trouble is not None:
+            raise LedgerUnavailable(
+                f"{self._ledger.trouble}; until then only a shutdown ends agents"
+            )
 
     async def _shutdown(self, call: ShutdownCall, say: Say) -> None:
-        try:
-            await say(ShutdownReply(pid=self._overview.pid))
-        finally:  # also when the caller did not wait for the answer
-            self._shut_down(_reason(call.reason, "asked to over the control socket"))
+        reason = _reason(call.reason, "asked to over the control socket")
+        self._shut_down(reason, keep_agents=call.keep_agents)
+        await say(ShutdownReply(pid=self._overview.pid))
         await trio.sleep_forever()
 
     # ------------------------------------------------------------------------------------ kill
@@ -170,31 +211,37 @@ class Methods:
         grace_s = 0.0 if call.now else call.grace_s
         if grace_s is not None and not 0 <= grace_s < float("inf"):
             raise BadUsage("grace_s: must be 0 or more")
-        if self._ledger.trouble is not None:
-            raise LedgerUnavailable(
-                f"{self._ledger.trouble}; until then only a shutdown ends agents"
-            )
+        self._check_writing()
         reason = _reason(call.reason, "killed by a person")
         await self._scheduler.kill(list(keys.values()), reason, grace_s)
         if not call.wait:
             await say(KillReply(agents=(), ended=()))
             return
         left = dict(keys)
+        looked = since
         agents: list[KilledView] = []
         ended: list[str] = []
-        seen = since
         while left:
-            await self._ledger.wait_beyond(seen)
-            seen = self._ledger.registry.seq  # facts that are read below may be newer than that
+            await self._ledger.wait_beyond(looked)
+            looked = self._ledger.registry.seq  # what is read below may be newer than this look
             over = [folded for folded in left if self._is_over(folded)]
-            while facts := await self._ledger.read(since, MAX_FACTS, None):
-                since = facts[-1].seq
-                agents += _killed(facts, left)
+            if not over and not more:
+                continue
+            facts = await self._read_all(since)
+            since = facts[-1].seq if facts else since
+            agents += _killed(facts, left)
             ended += sorted(left.pop(folded) for folded in over)
             if more and left and (agents or over):
                 await say(KillReply(agents=tuple(agents), ended=tuple(ended)), continues=True)
                 agents, ended = [], []
         await say(KillReply(agents=tuple(agents), ended=tuple(ended)))
+
+    async def _read_all(self, since: int) -> list[Recorded]:
+        facts = page = await self._ledger.read(since, MAX_FACTS, None)
+        while len(page) == MAX_FACTS:
+            page = await self._ledger.read(page[-1].seq, MAX_FACTS, None)
+            facts = facts + page
+        return facts
 
     def _keys_to_kill(self, call: KillCall) -> dict[str, str]:
         """Return what is to end, each issue once, by the form under which keys are compared."""

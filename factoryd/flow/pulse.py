@@ -1,7 +1,7 @@
 """The daemon's own heartbeat: it beats for the world only while every part makes progress."""
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import trio
@@ -36,12 +36,19 @@ class Pulse:
         self._busy = dict[object, float]()
 
     @contextmanager
-    def busy(self) -> Generator[None]:
-        """Mark a piece of work; it must end within the maximum silence."""
+    def busy(self, more_s: float = 0.0) -> Generator[Callable[[], None]]:
+        """Mark a piece of work; it must end within the maximum silence and `more_s` seconds.
+
+        Yields what to call when a part of it is done: that much time is there for the next part.
+        """
         token = object()
-        self._busy[token] = trio.current_time()
+
+        def go_on() -> None:
+            self._busy[token] = trio.current_time() + more_s
+
+        go_on()
         try:
-            yield
+            yield go_on
         finally:
             del self._busy[token]
 
@@ -50,7 +57,7 @@ class Pulse:
         since = min(self._busy.values(), default=trio.current_time())
         return PulseReading(
             name=self._name,
-            silent_s=trio.current_time() - since,
+            silent_s=max(0.0, trio.current_time() - since),
             max_silence_s=self._max_silence_s,
         )
 
@@ -78,6 +85,7 @@ class Pulses:
         self._late: frozenset[str] = frozenset()
         self._beating = trio.CancelScope()
         self._one_write = trio.Lock()
+        self._own_thread = trio.CapacityLimiter(1)
         self.state = "starting"
 
     def declare(self, name: str, max_silence_s: float) -> Pulse:
@@ -118,7 +126,7 @@ class Pulses:
         self._beating.cancel(reason="the daemon has stopped")
         try:
             async with self._one_write:
-                await trio.to_thread.run_sync(self._file.remove)
+                await trio.to_thread.run_sync(self._file.remove, limiter=self._own_thread)
         except OSError as error:
             logger.warning("the heartbeat file cannot be removed: %s", error)
 
@@ -145,7 +153,7 @@ class Pulses:
         )
         try:
             async with self._one_write:
-                await trio.to_thread.run_sync(self._file.write, beat)
+                await trio.to_thread.run_sync(self._file.write, beat, limiter=self._own_thread)
         except OSError as error:
             logger.warning("the heartbeat file cannot be written: %s", error)
         self._beat_at = trio.current_time()

@@ -4,6 +4,7 @@ The nursery is the running set: an issue is in flight exactly as long as its sco
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import trio
@@ -19,8 +20,9 @@ from factoryd.core.events import (
 )
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from factoryd.core.model import Issue, IssueState
-from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, decide, in_order
+from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, Skip, decide, in_order
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
+from factoryd.flow.frost import Settled
 from factoryd.flow.issue_scope import IssueScope
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.shop import Shop
@@ -41,7 +43,10 @@ class Scheduler:
         self._shop = shop
         self._pulse = pulse
         self._scopes: dict[str, IssueScope] = {}
+        self._shunned: dict[str, tuple[Issue, str]] = {}
+        """Ready issues that something went wrong with, as they were then, and what."""
         self._wake = trio.Event()
+        shop.slots.freed = self.wake
 
     def wake(self) -> None:
         """Look at everything again soon."""
@@ -99,6 +104,26 @@ class Scheduler:
                 await scope.kill(reason, grace_s)
         self.wake()
 
+    async def freeze(self, key: str, reason: str) -> Settled:
+        """Have an issue stand still with all its agents; see `Frost.freeze`.
+
+        Raises `NoSuchTarget` for a key nobody knows and `FactoryError` when nothing of it is under
+        way, or it is frozen already.
+        """
+        return await self._shop.runner.frost.freeze(self._must_be_under_way(key), reason)
+
+    async def thaw(self, key: str) -> Settled:
+        """Have a frozen issue go on; raises as `freeze` does, also when it is not frozen."""
+        return await self._shop.runner.frost.thaw(self._must_be_under_way(key))
+
+    def keep_agents(self, *, keep: bool) -> None:
+        """Say whether scopes that are cancelled leave their agents running, for the next daemon.
+
+        An issue that is being ended is ended all the same.
+        """
+        for scope in self._scopes.values():
+            scope.stopping.keep = keep and scope.record.state is not IssueState.STOPPING
+
     def hurry(self) -> None:
         """Skip what is left of every grace."""
         for scope in self._scopes.values():
@@ -118,6 +143,9 @@ class Scheduler:
 
     def decide(self, issue: Issue) -> Decision:
         """Return what would be done with a ready issue now, slots aside."""
+        shunned = self._shunned.get(same_issue(issue.key))
+        if shunned is not None and shunned[0] == issue:
+            return Skip(issue=issue, reason=shunned[1])
         record = self._shop.ledger.registry.issue(issue.key)
         return decide(issue, record, self._shop.config, self._shop.clock.now())
 
@@ -156,28 +184,41 @@ class Scheduler:
         if self._shop.ledger.trouble is not None:
             return
         await self._note_departures()
-        try:
-            await self._settle()
-            await self._take_on(scopes)
-        except IllegalFact as error:
-            logger.info("looking again, an issue changed hands: %s", error)
-            self.wake()
+        for issue in self._free():
+            await self._fence(issue, self._settle)
+        await self._take_on(scopes)
         for record in self._unfinished():
             if same_issue(record.issue.key) not in self._scopes:
                 self._open_scope(scopes, record.issue.key, has_slot=False)
 
-    async def _settle(self) -> None:
-        for issue in self._free():
-            match self.decide(issue):
-                case Reopen():
-                    await self._reopen(issue)
-                case Escalate(reason=reason):
-                    work = msgspec.structs.replace(issue, body="")
-                    await self._shop.ledger.record(
-                        IssueEscalated(issue=issue.key, work=work, reason=reason)
-                    )
-                case _:
-                    pass
+    async def _fence(self, issue: Issue, act: Callable[[Issue], Awaitable[None]]) -> bool:
+        """Do something about one issue and say whether that worked; it costs no other issue."""
+        try:
+            await act(issue)
+        except LedgerUnavailable:
+            raise
+        except IllegalFact as error:
+            logger.info("looking again, an issue changed hands: %s", error)
+            self.wake()
+        except Exception as error:
+            logger.exception("%s: an error inside factoryd; left alone until it changes", issue.key)
+            reason = f"an error inside factoryd: {error!r}"
+            self._shunned[same_issue(issue.key)] = (issue, reason)
+        else:
+            return True
+        return False
+
+    async def _settle(self, issue: Issue) -> None:
+        match self.decide(issue):
+            case Reopen():
+                await self._reopen(issue)
+            case Escalate(reason=reason):
+                work = msgspec.structs.replace(issue, body="")
+                await self._shop.ledger.record(
+                    IssueEscalated(issue=issue.key, work=work, reason=reason)
+                )
+            case _:
+                pass
 
     async def _take_on(self, scopes: trio.Nursery) -> None:
         slots = self._shop.slots
@@ -185,14 +226,30 @@ class Scheduler:
         taken = wanted[: slots.free]
         for _ in taken:
             slots.take_nowait()
+        claimed = list[Dispatch]()
         try:
-            await self._shop.ledger.record(*[_claimed(one) for one in taken])
-        except FactoryError:
-            for _ in taken:
+            claimed = await self._claim(taken)
+        finally:
+            for _ in range(len(taken) - len(claimed)):
                 slots.give()
-            raise
-        for one in taken:
+        for one in claimed:
             self._open_scope(scopes, one.issue.key, has_slot=True)
+
+    async def _claim(self, wanted: list[Dispatch]) -> list[Dispatch]:
+        """Claim issues, together if all can be, and return those that are claimed."""
+        try:
+            await self._shop.ledger.record(*[_claimed(one) for one in wanted])
+        except LedgerUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  one of them cannot be claimed: each is tried by itself
+            return [one for one in wanted if await self._fence(one.issue, self._claim_one)]
+        return wanted
+
+    async def _claim_one(self, issue: Issue) -> None:
+        decision = self.decide(issue)
+        if not isinstance(decision, Dispatch):
+            raise IllegalFact(f"{issue.key}: it is not to be dispatched any more")
+        await self._shop.ledger.record(_claimed(decision))
 
     async def _reopen(self, issue: Issue) -> None:
         reason = "it left ready in its source and came back"
@@ -201,11 +258,14 @@ class Scheduler:
 
     async def _note_departures(self) -> None:
         listed = {same_issue(issue.key) for issue in self.ready()}
-        unknown = {follower.name for follower in self.followers if not follower.complete}
+        for follower in self.followers:
+            listed |= {same_issue(key) for key in follower.listing.copies}
+        self._shunned = {key: one for key, one in self._shunned.items() if key in listed}
+        complete = {follower.name for follower in self.followers if follower.complete}
         gone: list[AnyFact] = [
             IssueLeftReady(issue=record.issue.key)
             for key, record in self._shop.ledger.registry.issues.items()
-            if record.issue.source not in unknown and not record.left_ready and key not in listed
+            if record.issue.source in complete and not record.left_ready and key not in listed
         ]
         await self._shop.ledger.record(*gone)
 
@@ -223,6 +283,20 @@ class Scheduler:
             if same_issue(issue.key) == same_issue(key):
                 return issue
         raise NoSuchTarget(f"{key}: no such issue")
+
+    def _must_be_under_way(self, key: str) -> str:
+        """Return an issue's key as the ledger spells it, if it may be frozen or thawed."""
+        record = self._shop.ledger.registry.issue(key)
+        if record is None:
+            waiting = {same_issue(issue.key) for issue in self.ready()}
+            if same_issue(key) not in waiting:
+                raise NoSuchTarget(f"{key}: no such issue")
+            raise FactoryError(f"{key} is not under way: it waits to be claimed")
+        if record.state in TERMINAL:
+            raise FactoryError(f"{key} has ended already: it is {record.state}")
+        if record.state not in IN_FLIGHT - {IssueState.STOPPING}:
+            raise FactoryError(f"{key} is not under way: it is {record.state}")
+        return record.issue.key
 
     def _open_scope(self, scopes: trio.Nursery, key: str, *, has_slot: bool) -> None:
         scope = IssueScope(self._shop, key, has_slot=has_slot)

@@ -10,7 +10,7 @@ import trio
 from factoryd.core.config import Config
 from factoryd.core.errors import SourceFailed
 from factoryd.core.model import Issue
-from factoryd.core.records import IssueRecord
+from factoryd.core.records import IssueRecord, same_issue
 from factoryd.flow.agent_runner import AgentRunner
 from factoryd.flow.ledger import Ledger
 from factoryd.flow.slots import Slots
@@ -36,6 +36,8 @@ class Shop(msgspec.Struct, kw_only=True):
     clock: Clock
     slots: Slots
     socket: str
+    troubles: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    """What issues wait for that may never come, by the form under which keys are compared."""
 
     def record(self, key: str) -> IssueRecord:
         """Return what the ledger knows of an issue that it knows."""
@@ -50,14 +52,26 @@ class Shop(msgspec.Struct, kw_only=True):
             raise SourceFailed(f"the configuration no longer has the source {name!r}")
         return source
 
-    async def ask(self, issue: Issue, call: Callable[[IssueSource], Awaitable[T]]) -> T:
-        """Ask the issue's source, again and again with growing waits until it answers."""
-        tries = 0
-        while True:
-            try:
-                return await call(self.source(issue.source))
-            except SourceFailed as error:
-                wait = RETRY_AFTER_S[min(tries, len(RETRY_AFTER_S) - 1)]
-                logger.warning("the source does not answer, again in %g s: %s", wait, error)
-                tries += 1
-                await trio.sleep(wait)
+    async def ask(
+        self,
+        issue: Issue,
+        call: Callable[[IssueSource], Awaitable[T]],
+        else_: str = "its source does not answer",
+    ) -> T:
+        """Ask the issue's source, again and again with growing waits until it answers.
+
+        Until then `else_` is the issue's trouble, with what the source said.
+        """
+        tries, key = 0, same_issue(issue.key)
+        try:
+            while True:
+                try:
+                    return await call(self.source(issue.source))
+                except SourceFailed as error:
+                    wait = RETRY_AFTER_S[min(tries, len(RETRY_AFTER_S) - 1)]
+                    self.troubles[key] = f"{else_}: {error}"
+                    logger.warning("%s, again in %g s: %s", else_, wait, error)
+                    tries += 1
+                    await trio.sleep(wait)
+        finally:
+            self.troubles.pop(key, None)

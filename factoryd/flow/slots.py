@@ -1,6 +1,14 @@
 """How many issues are worked on at once."""
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import trio
+
+T = TypeVar("T")
+
+PATIENCE_S = 5.0
+"""How long an issue keeps its slot while it waits for an answer; longer each further time."""
 
 
 class Slots:
@@ -9,6 +17,8 @@ class Slots:
     def __init__(self, total: int, taken: int = 0) -> None:
         """Start with `taken` slots in use, even if those are more than `total`."""
         self.total = total
+        self.freed: Callable[[], None] = lambda: None
+        """Called whenever a slot is free that nobody waits for."""
         self._taken = taken
         self._waiting = trio.lowlevel.ParkingLot()
 
@@ -37,3 +47,47 @@ class Slots:
             self._waiting.unpark()
         else:
             self._taken -= 1
+            self.freed()
+
+
+class Seat:
+    """One issue's slot: taken, or given back, as often as needed."""
+
+    def __init__(self, slots: Slots, *, taken: bool) -> None:
+        """Prepare for an issue that has a slot already, or none."""
+        self._slots = slots
+        self._taken = taken
+
+    async def take(self) -> None:
+        """Have a slot, waiting for one in turn."""
+        if not self._taken:
+            await self._slots.take()
+            self._taken = True
+
+    def give(self) -> None:
+        """Have none."""
+        if self._taken:
+            self._taken = False
+            self._slots.give()
+
+    async def lend_while(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return an answer that came while the slot was had; `ask` may be called several times.
+
+        An answer that takes long costs no other issue its turn: the slot is given back meanwhile,
+        and asked again is whoever answered before there was a slot again.
+        """
+        patience_s = PATIENCE_S
+        while True:
+            answers = list[T]()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._give_later, patience_s)
+                answers.append(await ask())
+                nursery.cancel_scope.cancel(reason="answered")
+            if self._taken:
+                return answers[0]
+            await self.take()
+            patience_s *= 2
+
+    async def _give_later(self, after_s: float) -> None:
+        await trio.sleep(after_s)
+        self.give()

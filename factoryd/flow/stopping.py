@@ -12,6 +12,8 @@ class Stopping:
 
     def __init__(self, grace_s: float) -> None:
         self.grace_s = grace_s
+        self.keep = False
+        """Leave running what still runs, for the next daemon: the one way out that ends nothing."""
         self._waiting = set[trio.CancelScope]()
 
     def shorten(self, grace_s: float) -> None:

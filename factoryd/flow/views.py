@@ -10,11 +10,11 @@ from factoryd.core.model import AgentState, Containment, Data, Issue, IssueState
 from factoryd.core.policy import SLOT_BLOCK, Escalate, Skip
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
 from factoryd.core.registry import Registry
-from factoryd.flow.agent_runner import LiveRun
+from factoryd.flow.live_run import LiveRun
 from factoryd.flow.pulse import Pulses
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
-from factoryd.wire.messages import (
+from factoryd.wire.answers import (
     AgentView,
     CountersView,
     DaemonView,
@@ -25,6 +25,7 @@ from factoryd.wire.messages import (
     KilledView,
     ProblemView,
     PulseView,
+    SignalledView,
     SkippedView,
     SourceView,
     StatusReply,
@@ -49,6 +50,7 @@ class Birth(Data, frozen=True, kw_only=True):
     started_at: float
     adopted_runs: int
     containment: Containment
+    controllers: tuple[str, ...] = ()
 
 
 class Overview:
@@ -61,8 +63,9 @@ class Overview:
         self._slots = shop.slots
         self._scheduler = scheduler
         self._pulses = pulses
-        self._drawn: dict[str, tuple[IssueRecord, int, IssueView]] = {}
-        """Pictures of issues, with the record and the reading of usage that they show."""
+        self._troubles = shop.troubles
+        self._drawn: dict[str, tuple[IssueRecord, int, str | None, IssueView]] = {}
+        """Pictures of issues, with the record, the reading of usage and the trouble they show."""
 
     @property
     def pid(self) -> int:
@@ -153,6 +156,7 @@ class Overview:
             state=self._pulses.state,
             started_at=rfc3339(self._birth.started_at),
             containment=self._birth.containment,
+            controllers=self._birth.controllers,
             paused=False,
             slots=self._slots.total,
             free_slots=self._slots.free,
@@ -164,7 +168,7 @@ class Overview:
     def _issues(self) -> list[IssueView]:
         registry = self._ledger.registry
         self._drawn = {key: self._draw(key, one) for key, one in registry.issues.items()}
-        views = [view for _, _, view in self._drawn.values()]
+        views = [drawn[-1] for drawn in self._drawn.values()]
         for issue in self._scheduler.ready():
             record = registry.issue(issue.key)
             if record is None or record.state is IssueState.READY:
@@ -189,13 +193,19 @@ class Overview:
             agents=(),
         )
 
-    def _draw(self, key: str, record: IssueRecord) -> tuple[IssueRecord, int, IssueView]:
-        drawn = self._drawn.get(key)
-        if drawn is not None and drawn[0] is record and drawn[1] == self._runner.readings:
+    def _draw(
+        self, key: str, record: IssueRecord
+    ) -> tuple[IssueRecord, int, str | None, IssueView]:
+        drawn, readings, trouble = (
+            self._drawn.get(key),
+            self._runner.readings,
+            self._troubles.get(key),
+        )
+        if drawn is not None and drawn[0] is record and drawn[1:3] == (readings, trouble):
             return drawn
-        return record, self._runner.readings, self._known(record)
+        return record, readings, trouble, self._known(record, trouble)
 
-    def _known(self, record: IssueRecord) -> IssueView:
+    def _known(self, record: IssueRecord, trouble: str | None) -> IssueView:
         return IssueView(
             key=record.issue.key,
             title=record.issue.title,
@@ -205,7 +215,8 @@ class Overview:
             stage=record.stage,
             since=rfc3339(record.since),
             not_before=_maybe(record.not_before),
-            reason=record.reason,
+            reason=record.frozen_reason if record.frozen else trouble or record.reason,
+            frozen=record.frozen,
             agents=tuple(
                 _agent(run, self._runner.live.get(run.run), stopping=_stops(record))
                 for run in record.runs.values()
@@ -255,6 +266,9 @@ def killed_view(agent: str, run: str, report: StopReport) -> KilledView:
         run=run,
         signals=report.signals,
         killed=report.killed,
+        signalled=tuple(
+            SignalledView(pid=one.pid, signals=one.signals) for one in report.signalled
+        ),
         skipped=tuple(SkippedView(pid=one.pid, reason=one.reason) for one in report.skipped),
         survivors=report.survivors,
         emptied=report.emptied,

@@ -4,9 +4,9 @@ import math
 
 import msgspec
 
-from factoryd.core.heartbeat import Heartbeat
+from factoryd.core.heartbeat import Heartbeat, doubt
 
-__all__ = ["Heartbeat", "parse_heartbeat"]
+__all__ = ["Heartbeat", "doubt", "parse_heartbeat"]
 
 _STATUSES = {"starting", "running", "stopping"}
 

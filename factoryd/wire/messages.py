@@ -1,12 +1,23 @@
-"""The types of what factoryctl and factoryd say to each other over the control socket.
+"""The calls that factoryd answers over the control socket, and the form of every message.
 
-They are the interface: its description is generated from them. Moments are RFC 3339 text in UTC,
-durations are seconds; what is unknown is null.
+They and `answers` are the interface: its description is generated from them. Durations are seconds;
+what is unknown is null.
 """
 
 import msgspec
 
 from factoryd.wire import framing
+from factoryd.wire.answers import (
+    EventsReply,
+    FrostReply,
+    HealthReply,
+    KillReply,
+    LogsReply,
+    ReapReply,
+    ShutdownReply,
+    StatusReply,
+    SubmitReply,
+)
 from factoryd.wire.framing import END
 
 INTERFACE = framing.INTERFACE
@@ -85,206 +96,33 @@ class EventsCall(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
 
 
-class ShutdownCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask the daemon to stop; the connection closes when it has."""
+class FreezeCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have an issue stand still; a target is its key or the name of any of its agents."""
 
+    target: str
     reason: str | None = None
 
 
-# ---------------------------------------------------------------------------------------- answers
+class ThawCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have a frozen issue go on; a target is its key or the name of any of its agents."""
+
+    target: str
 
 
-class DaemonView(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon itself."""
+class ReapCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for trees that nobody owns to be emptied, or what that would do."""
 
-    pid: int
-    version: str
-    state: str
-    started_at: str
-    containment: str
-    paused: bool
-    slots: int
-    free_slots: int
-    degraded: tuple[str, ...]
-    heartbeat_age_s: float | None
-    adopted_runs: int
+    dry_run: bool = False
 
 
-class ProblemView(msgspec.Struct, frozen=True, kw_only=True):
-    """Something in a source for a person to mend."""
+class ShutdownCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the daemon to stop; the connection closes when it has.
 
-    where: str
-    reason: str
-
-
-class SourceView(msgspec.Struct, frozen=True, kw_only=True):
-    """A source of issues: `ok`, or `failing` with its problems."""
-
-    name: str
-    kind: str
-    state: str
-    problems: tuple[ProblemView, ...]
-
-
-class AgentView(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent of an issue's present attempt, with its newest run."""
-
-    name: str
-    role: str
-    state: str
-    run: str
-    pid: int | None
-    started_at: str | None
-    resumes: int
-    session: str | None
-    processes: int | None
-    cpu_s: float | None
-    memory_bytes: int | None
-    peak_processes: int | None
-    last_output_at: str | None
-    exit: int | None
-
-
-class IssueView(msgspec.Struct, frozen=True, kw_only=True):
-    """An issue, known to the ledger or shown by a source."""
-
-    key: str
-    title: str
-    state: str
-    attempt: int
-    round: int
-    stage: int
-    since: str
-    not_before: str | None
-    reason: str | None
-    agents: tuple[AgentView, ...]
-
-
-class HandoffView(msgspec.Struct, frozen=True, kw_only=True):
-    """A tree that could not be proven empty, owed to the reaper."""
-
-    agent: str
-    issue: str
-    run: str
-    reason: str
-    since: str
-
-
-class CountersView(msgspec.Struct, frozen=True, kw_only=True):
-    """How often things happened, over the life of the ledger."""
-
-    dispatched: int
-    done: int
-    failed: int
-    parked: int
-    resumed: int
-    name_collisions: int
-    reaped: int
-
-
-class StatusReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The picture of now."""
-
-    daemon: DaemonView
-    sources: tuple[SourceView, ...]
-    issues: tuple[IssueView, ...]
-    handoffs: tuple[HandoffView, ...]
-    counters: CountersView
-
-
-class SubmitReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The key under which the issue waits, and in which source."""
-
-    key: str
-    source: str
-
-
-class SkippedView(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that was left alone, and why."""
-
-    pid: int
-    reason: str
-
-
-class KilledView(msgspec.Struct, frozen=True, kw_only=True):
-    """What ending one run took; `emptied` is proof that nothing of it exists any more."""
-
-    agent: str
-    run: str
-    signals: tuple[str, ...]
-    killed: int
-    skipped: tuple[SkippedView, ...]
-    survivors: int
-    emptied: bool
-    took_s: float
-
-
-class KillReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Reports since the last reply; `ended` names the issues that are over now."""
-
-    agents: tuple[KilledView, ...]
-    ended: tuple[str, ...]
-
-
-class LineView(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of output; `offset` is the position in the run's output where it ends (bytes)."""
-
-    offset: int
-    text: str
-
-
-class LogsReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Lines of one run's output."""
-
-    agent: str
-    run: str
-    lines: tuple[LineView, ...]
-
-
-class FactView(msgspec.Struct, frozen=True, kw_only=True):
-    """A fact of the ledger; `body` is as it is stored."""
-
-    seq: int
-    at: str
-    kind: str
-    issue: str
-    run: str | None
-    body: msgspec.Raw
-
-
-class EventsReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts, oldest first."""
-
-    facts: tuple[FactView, ...]
-
-
-class PulseView(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of the daemon: how long it has been silent and how long it may be."""
-
-    name: str
-    silent_s: float
-    max_silence_s: float
-    late: bool
-
-
-class HealthReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the daemon makes progress; `state` is `ok` or `degraded`.
-
-    `tasks` counts what the daemon does at once; with the same work it is the same number.
+    With `keep_agents` it leaves its agents running, for the next daemon to take over.
     """
 
-    state: str
-    pid: int
-    degraded: tuple[str, ...]
-    heartbeat_age_s: float | None
-    pulses: tuple[PulseView, ...]
-    tasks: int | None = None
-
-
-class ShutdownReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that is stopping now."""
-
-    pid: int
+    reason: str | None = None
+    keep_agents: bool = False
 
 
 # ----------------------------------------------------------------------------------------- errors
@@ -297,13 +135,17 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MethodSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A method: its parameters, its answer, whether it may stream and whether it only reads."""
+    """A method: its parameters, its answer, whether it may stream and whether it only reads.
+
+    One that `lasts` may take as long as agents take to end.
+    """
 
     call: type[msgspec.Struct]
     reply: type[msgspec.Struct]
     doc: str
     streams: bool = False
     reads: bool = False
+    lasts: bool = False
 
 
 METHODS = {
@@ -336,13 +178,26 @@ METHODS = {
         reads=True,
         doc="Facts of the ledger; to follow it needs `more`.",
     ),
+    "Reap": MethodSpec(
+        call=ReapCall,
+        reply=ReapReply,
+        lasts=True,
+        doc="Empties process trees that nobody owns, now instead of at the next round.",
+    ),
     "Health": MethodSpec(
         call=Nothing, reply=HealthReply, reads=True, doc="Whether the daemon makes progress."
     ),
+    "Freeze": MethodSpec(
+        call=FreezeCall,
+        reply=FrostReply,
+        doc="Has an issue stand still with all its agents until it is thawed.",
+    ),
+    "Thaw": MethodSpec(call=ThawCall, reply=FrostReply, doc="Has a frozen issue go on."),
     "Shutdown": MethodSpec(
         call=ShutdownCall,
         reply=ShutdownReply,
-        doc="Stops the daemon and every agent; the connection closes when that is done.",
+        doc="Stops the daemon and every agent, or with `keep_agents` only the daemon; the connection "
+        "closes when that is done.",
     ),
 }
 

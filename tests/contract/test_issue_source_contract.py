@@ -176,7 +176,8 @@ async def test_an_issue_put_back_while_claimed_is_not_listed_and_not_claimed_ove
     issue = await only(world.source)
     await world.source.claim(issue)
     world.put("AR-1", "Second")
-    assert (await world.source.list_ready()).issues == ()
+    listing = await world.source.list_ready()
+    assert (listing.issues, listing.copies) == ((), ("AR-1",)), "it has not left ready either"
     with pytest.raises(SourceFailed, match="in the way"):
         await world.source.claim(issue)
     claimed = await world.source.read(issue)

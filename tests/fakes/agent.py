@@ -4,6 +4,7 @@ say:TEXT      print a line                          print:N     print N bytes wi
 exit:N        exit with N                           sleep       sleep until a signal ends it
 die:TERM      die of a signal                       count:FILE  print 0, 1, 2... until FILE exists
 spin:S        use S seconds of CPU                  close       close every descriptor
+tick          a child that prints without end       await:FILE  wait until there is a file
 ignore:TERM   ignore a signal                       on-term:N   exit with N on SIGTERM
 last-words:T  on SIGTERM print T, again and again, for 0.2 s; then exit 0
 child:N       N children, sleeping                  deep:N      a chain of N processes, sleeping
@@ -113,6 +114,18 @@ def speak_at_death(text: str) -> None:
     signal.signal(signal.SIGTERM, speak)
 
 
+def tick() -> None:
+    if os.fork() == 0:
+        while True:
+            os.write(1, b"tick\n")
+            time.sleep(0.005)
+
+
+def wait_for(file: str) -> None:
+    while not Path(file).exists():
+        time.sleep(0.005)
+
+
 def say(text: str) -> None:
     with contextlib.suppress(OSError):  # after `close`
         os.write(1, text.encode() + b"\n")
@@ -149,6 +162,8 @@ STEPS: dict[str, Callable[[str], object]] = {
     "exit": lambda n: os._exit(int(n)),
     "sleep": lambda _: rest(),
     "spin": lambda s: spin(float(s)),
+    "tick": lambda _: tick(),
+    "await": wait_for,
     "close": lambda _: os.closerange(0, 256),
     "ignore": lambda name: signal.signal(signal.Signals[f"SIG{name}"], signal.SIG_IGN),
     "on-term": lambda n: signal.signal(signal.SIGTERM, lambda *_: os._exit(int(n))),

@@ -91,6 +91,13 @@ class Daemon:
         )
         self.reaper = Reaper(config, self.ledger, self.trees, Pulse("reaper", 30.0))
         self.work = trio.CancelScope()
+        self.kept = False
+
+    def keep_agents(self) -> None:
+        """Stop as for the next daemon: whatever runs goes on."""
+        self.kept = True
+        self.scheduler.keep_agents(keep=True)
+        self.work.cancel(reason="the next daemon goes on")
 
     async def serve(
         self,
@@ -106,7 +113,8 @@ class Daemon:
             task_status.started()
             with self.work:
                 await self.scheduler.run(drain_after=drain_after)
-            await self.scheduler.empty_leftovers()
+            if not self.kept:
+                await self.scheduler.empty_leftovers()
             services.cancel_scope.cancel(reason="stopped")
 
     def record(self, key: str) -> IssueRecord:
@@ -203,8 +211,10 @@ def _copy(world: World) -> World:
     other.pids = world.pids
     for run, life in world.lives.items():
         twin = Life(life.place, life.command, life.program, life.identity.pid)
-        twin.began, twin.left = life.began, life.left
+        twin.began, twin.left, twin.frozen_at = life.began, life.left, life.frozen_at
         twin.signals, twin.signalled = list(life.signals), life.signalled
+        twin.stopped = life.stopped
+        twin.sent = {pid: list(names) for pid, names in life.sent.items()}
         if life.exit is not None:
             twin.exit = Exit(status=life.exit.status, reason=life.exit.reason)
             twin.exited.set()

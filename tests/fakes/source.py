@@ -64,7 +64,8 @@ class FakeSource:
         self._changed = trio.Event()
         await self._begin("list_ready", "")
         issues = tuple(issue for key, issue in self.ready.items() if key not in self.active)
-        return Listing(issues=issues, problems=tuple(self.problems))
+        copies = tuple(key for key in self.ready if key in self.active)
+        return Listing(issues=issues, problems=tuple(self.problems), copies=copies)
 
     async def wait_change(self) -> None:
         await self._changed.wait()

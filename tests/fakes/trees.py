@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import trio
+from msgspec.structs import replace
 
 from factoryd.core.errors import CannotStart
 from factoryd.core.model import (
@@ -13,8 +14,10 @@ from factoryd.core.model import (
     Exit,
     ProcessIdentity,
     RunId,
+    Signalled,
     Skipped,
     StopPolicy,
+    StopPreview,
     StopReport,
     TreePlace,
     Usage,
@@ -44,7 +47,7 @@ class Life:
     """One run, as the kernel would know it: shared by all who look at it."""
 
     def __init__(self, place: TreePlace, command: Command, program: Program, pid: int) -> None:
-        self.place = place
+        self.place = replace(place, cgroup_inode=pid)
         self.command = command
         self.program = program
         self.identity = ProcessIdentity(pid=pid, start_ticks=pid, boot_id="fake")
@@ -55,15 +58,51 @@ class Life:
         self.left = 1 + program.children
         self.signals: list[str] = []
         self.signalled = 0
+        self.frozen_at: float | None = None
+        self.thawed = trio.Event()
+        self.sent: dict[int, list[str]] = {}
+        self.stopped = False
+        """Whether it was signalled before its root ended."""
+
+    def freeze(self) -> None:
+        """Stop the clock of whatever it does by itself."""
+        if self.frozen_at is None:
+            self.frozen_at = trio.current_time()
+            self.thawed = trio.Event()
+
+    def thaw(self) -> None:
+        """Let it go on from where it was."""
+        if self.frozen_at is not None:
+            self.began += trio.current_time() - self.frozen_at
+            self.frozen_at = None
+            self.thawed.set()
 
     def signal(self, name: str) -> None:
-        """Note a signal to whoever is left."""
-        if self.left:
-            self.signals.append(name)
-            self.signalled = max(self.signalled, self.left)
+        """Note a signal to whoever is left, the root last."""
+        if not self.left:
+            return
+        self.stopped = self.stopped or self.exit is None
+        self.signals.append(name)
+        self.signalled = max(self.signalled, self.left)
+        root = self.identity.pid
+        children = [root * 100 + n for n in range(self.left - (self.exit is None))]
+        for pid in [*children, *([root] if self.exit is None else [])]:
+            names = self.sent.setdefault(pid, [])
+            names += [name] if name not in names else []
+
+    @property
+    def frozen(self) -> bool:
+        """Say whether it stands still."""
+        return self.frozen_at is not None
+
+    @property
+    def ends_at(self) -> float:
+        """Return when it ends by itself, pauses counted in."""
+        return self.began + self.program.after_s
 
     def end(self, status: int | None, *, children_too: bool = False) -> None:
         """End the root; the first end counts."""
+        self.thaw()
         if self.exit is None:
             self.exit = Exit(status=status, reason=None if status is not None else "lost")
             self.exited.set()
@@ -84,9 +123,18 @@ class World:
 class FakeTree:
     """See `ports.Tree`."""
 
-    def __init__(self, place: TreePlace, life: Life | None) -> None:
-        self._place = place
+    def __init__(
+        self,
+        place: TreePlace,
+        life: Life | None,
+        fault: str | None = None,
+        *,
+        adopted: bool = False,
+    ) -> None:
+        self._adopted = adopted
+        self._place = place if life is None else life.place
         self._life = life
+        self._fault = fault
         self._began: float | None = None
         self.closed = False
 
@@ -102,21 +150,36 @@ class FakeTree:
         life = self._life
         if life is None:
             await trio.lowlevel.checkpoint()
-            return Exit(status=None, reason="it never began")
-        if life.exit is None and life.program.status is not None:
-            with trio.move_on_at(life.began + life.program.after_s) as scope:
+            return Exit(status=None, reason=self._fault or "it never began")
+        while life.exit is None and life.program.status is not None:
+            with trio.move_on_at(life.ends_at) as scope:
                 await life.exited.wait()
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and life.frozen_at is not None:
+                await life.thawed.wait()
+            elif scope.cancelled_caught and trio.current_time() >= life.ends_at:
                 life.end(life.program.status)
         await life.exited.wait()
         assert life.exit is not None
+        if self._adopted and life.stopped:
+            return Exit(status=None, reason="it was being stopped when it ended", stopped=True)
         return life.exit
+
+    async def freeze(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._life is not None:
+            self._life.freeze()
+
+    async def thaw(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._life is not None:
+            self._life.thaw()
 
     async def terminate(self, policy: StopPolicy) -> None:
         self._began = trio.current_time()
         await trio.lowlevel.checkpoint()
         if self._life is None:
             return
+        self._life.thaw()
         self._life.signal(policy.signal)
         if not self._life.program.ignores_terminate and not self._life.program.survivors:
             self._life.end(self._life.program.terminated_status, children_too=True)
@@ -127,24 +190,36 @@ class FakeTree:
         await trio.lowlevel.checkpoint()
         life = self._life
         if life is None:
-            return StopReport(took_s=trio.current_time() - began)
+            skipped = (Skipped(pid=0, reason=self._fault),) if self._fault else ()
+            return StopReport(skipped=skipped, took_s=trio.current_time() - began)
         life.signal("SIGKILL")
         if not life.program.survivors:
             life.end(137, children_too=True)
         return StopReport(
             signals=tuple(dict.fromkeys(life.signals)),
             killed=life.signalled - min(life.left, life.signalled),
+            signalled=tuple(
+                Signalled(pid=pid, signals=tuple(names)) for pid, names in life.sent.items()
+            ),
             skipped=life.program.survivors,
             survivors=len(life.program.survivors),
             emptied=not life.program.survivors,
             took_s=trio.current_time() - began,
         )
 
+    def preview(self, policy: StopPolicy) -> StopPreview:
+        if self._life is None or self._life.left == 0:
+            return StopPreview()
+        pid = self._life.identity.pid
+        if pid in policy.protected_pids:
+            return StopPreview(skipped=(Skipped(pid=pid, reason="protected"),))
+        return StopPreview(pids=(pid,))
+
     def usage(self) -> Usage:
         if self._life is None:
             return Usage(processes=0, memory_bytes=0)
         if self._life.left == 0:
-            return Usage(processes=0, cpu_s=self._life.program.usage.cpu_s, memory_bytes=0)
+            return replace(self._life.program.usage, processes=0, memory_bytes=0)
         return self._life.program.usage
 
     def close(self) -> None:
@@ -171,6 +246,10 @@ class FakeTrees:
     def containment(self) -> Containment:
         return Containment.CGROUP
 
+    @property
+    def controllers(self) -> frozenset[str]:
+        return frozenset()
+
     def place(self, issue: str, agent: str, run: RunId, directory: str) -> TreePlace:
         cgroup = f"/fake/agents/{issue}/{run}"
         return TreePlace(run=run, issue=issue, agent=agent, directory=directory, cgroup=cgroup)
@@ -187,7 +266,10 @@ class FakeTrees:
 
     async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> FakeTree:
         await trio.lowlevel.checkpoint()
-        return FakeTree(place, self.world.lives.get(place.run))
+        life = self.world.lives.get(place.run)
+        if life is not None and place.cgroup_inode not in (None, life.place.cgroup_inode):
+            return FakeTree(place, None, "leaf identity mismatch")
+        return FakeTree(place, life, adopted=True)
 
     def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
         return [life.place for life in self.running() if life.place.run not in known]

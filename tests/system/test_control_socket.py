@@ -20,8 +20,8 @@ from factoryd.core.config import AccessConfig
 from factoryd.daemon import bind_control_socket
 from factoryd.flow.control import Bounds, ControlServer
 from factoryd.flow.pulse import Pulse
+from factoryd.wire.answers import LineView
 from factoryd.wire.framing import INTERFACE, MAX_REQUEST_BYTES
-from factoryd.wire.messages import LineView
 from tests.fakes.trees import FakeTrees
 from tests.system.daemons import CallFailed, a_daemon, ask_as, connect, play
 

@@ -13,7 +13,7 @@ from varlink import scanner
 
 from factoryd import __version__
 from factoryd.flow.varlink import ERRORS, SERVICE_DESCRIPTION, describe_interface
-from factoryd.wire import messages
+from factoryd.wire import answers, messages
 from factoryd.wire.framing import ERROR_EXITS, INTERFACE, SERVICE_INTERFACE
 from factoryd.wire.messages import METHODS, Reason
 from tests.system.daemons import a_daemon, play
@@ -110,7 +110,7 @@ def test_the_description_has_every_method_with_the_types_of_its_messages():
 def test_the_description_has_every_struct_of_the_messages():
     structs = {
         name
-        for name, it in vars(messages).items()
+        for name, it in [*vars(messages).items(), *vars(answers).items()]
         if isinstance(it, type) and issubclass(it, msgspec.Struct)
     }
     inlined = {spec.call.__name__ for spec in METHODS.values()}

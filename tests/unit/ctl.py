@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from factoryd.wire.messages import (
+from factoryd.wire.answers import (
     AgentView,
     CountersView,
     DaemonView,
@@ -17,6 +17,7 @@ from factoryd.wire.messages import (
     IssueView,
     KilledView,
     ProblemView,
+    SignalledView,
     SkippedView,
     SourceView,
     StatusReply,
@@ -147,6 +148,7 @@ def status(*issues: IssueView, **changes) -> StatusReply:
         degraded=changes.pop("degraded", ()),
         heartbeat_age_s=0.2,
         adopted_runs=0,
+        controllers=(),
     )
     source = SourceView(name="issues", kind="folder", state="ok", problems=())
     counters = CountersView(
@@ -177,6 +179,7 @@ def killed(**changes) -> KilledView:
         "run": "r1",
         "signals": ("SIGTERM", "SIGKILL"),
         "killed": 3,
+        "signalled": (SignalledView(pid=7, signals=("SIGTERM", "SIGKILL")),),
         "skipped": (SkippedView(pid=1, reason="protected"),),
         "survivors": 0,
         "emptied": True,

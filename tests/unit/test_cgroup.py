@@ -69,6 +69,56 @@ def test_the_same_daemon_finds_the_same_root_again(tmp_path):
     assert choose_root(own, "other", alone=True) == own
 
 
+def a_unit(top, *groups):
+    """Return the directory of a unit's cgroup, with these groups in it."""
+    unit = top / "system.slice" / "factoryd.service"
+    for group in ("", *groups):
+        (unit / group).mkdir(parents=True)
+    return unit
+
+
+def test_a_delegated_unit_is_the_root_and_stays_it_when_the_daemon_has_moved_into_it(tmp_path):
+    unit = a_unit(tmp_path)
+    assert choose_root(unit, "n", alone=True) == unit
+    (unit / "agents").mkdir()
+    (unit / "daemon").mkdir()
+    assert choose_root(unit, "n", alone=False) == unit, "agents of a killed daemon are beside it"
+    assert choose_root(unit / "daemon", "n", alone=True) == unit, "a daemon that was not restarted"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_delegated_unit_with_a_subgroup_for_the_daemon_is_the_root(tmp_path, alone):
+    unit = a_unit(tmp_path, "daemon")
+    assert choose_root(unit / "daemon", "n", alone=alone) == unit
+    (unit / "agents" / "AR-1").mkdir(parents=True)
+    assert choose_root(unit / "daemon", "n", alone=alone) == unit
+
+
+def test_a_subgroup_of_another_name_is_a_cgroup_of_its_own(tmp_path):
+    unit = a_unit(tmp_path, "main")
+    assert choose_root(unit / "main", "n", alone=True) == unit / "main"
+
+
+def test_a_cgroup_shared_with_others_gets_one_root_for_each_daemon(tmp_path):
+    scope = tmp_path / "user.slice" / "user-1000.slice" / "session-1.scope"
+    scope.mkdir(parents=True)
+    assert choose_root(scope, "one", alone=False) == scope / "factoryd-one"
+    assert choose_root(scope, "two", alone=False) == scope / "factoryd-two"
+
+
+@pytest.mark.parametrize("subgroup", ["", "daemon"])
+def test_a_unit_of_a_user_manager_is_found_and_is_the_root(tmp_path, subgroup):
+    slice_ = "/user.slice/user-1000.slice/user@1000.service/app.slice"
+    own = f"{slice_}/factoryd.service/{subgroup}".rstrip("/")
+    mount = parse_mount(UNIFIED.replace("/sys/fs/cgroup", str(tmp_path)), own)
+    assert mount is not None
+    directory = Path(str(mount.path_of(own)))
+    assert directory == Path(f"{tmp_path}{own}")
+    directory.mkdir(parents=True)
+    unit = Path(f"{tmp_path}{slice_}/factoryd.service")
+    assert choose_root(directory, "n", alone=True) == unit
+
+
 @pytest.mark.parametrize("key", ["AR-255", "a/b", "..", ".", "memory.max", "cgroup.procs", "ä b\n"])
 def test_any_key_is_one_directory_that_is_read_back(tmp_path, key):
     path = leaf_path(tmp_path, key, "run-1")

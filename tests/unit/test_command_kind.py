@@ -6,7 +6,7 @@ import pytest
 from factoryd.adapters.agents.command import CommandKind
 from factoryd.core.assignment import Assignment
 from factoryd.core.config import AgentConfig
-from factoryd.core.model import Issue, RunId
+from factoryd.core.model import Issue, Limits, RunId
 
 ENVIRON = {"PATH": "/bin", "HOME": "/root", "AWS_SECRET": "hunter2", "FACTORY_ISSUE": "stale"}
 RUN = RunId("ar-1-impl-0c")
@@ -55,6 +55,12 @@ def test_an_agent_gets_the_variables_it_was_promised_and_no_others():
 def test_only_what_is_passed_on_and_set_by_the_configuration_comes_along():
     made = command(work(pass_env=("AWS_SECRET", "MISSING"), env={"A": "1", "AWS_SECRET": "none"}))
     assert made.env == {"AWS_SECRET": "none", "A": "1"} | VARIABLES
+
+
+def test_a_command_has_the_limits_of_its_agent_and_none_that_are_not_set():
+    assert command(work()).limits == Limits()
+    made = command(work(memory_max=1 << 30, pids_max=64, cpu_weight=50))
+    assert made.limits == Limits(memory_max_bytes=1 << 30, pids_max=64, cpu_weight=50)
 
 
 def test_placeholders_stay_inside_their_argument_whatever_they_hold():

@@ -44,6 +44,7 @@ DEFAULTS = {
     "protect.commands": (),
     "heartbeat.interval": 15.0,
     "heartbeat.stale_after": 60.0,
+    "reaper.interval": 60.0,
     "output.max_bytes_per_run": 67108864,
     "output.max_line_bytes": 10485760,
     "output.journal": True,
@@ -64,6 +65,8 @@ DEFAULTS = {
     "agents.implementer.env": {},
     "agents.implementer.stall_after": 0.0,
     "agents.implementer.memory_max": None,
+    "agents.implementer.pids_max": 0,
+    "agents.implementer.cpu_weight": 0,
 }
 
 GIVEN = {
@@ -111,6 +114,7 @@ ACCEPTED = [
     ("protect.pids", [1, 4242], (1, 4242)),
     ("protect.commands", ["sshd"], ("sshd",)),
     ("access.operators", ["ann", "@ops"], ("ann", "@ops")),
+    ("reaper.interval", "50ms", 0.05),
     ("history.max_issues", 1, 1),
     ("recipes.pair.max_rounds", 100, 100),
     ("recipes.pair.on_failure", "wait", "wait"),
@@ -119,6 +123,10 @@ ACCEPTED = [
     ("agents.reviewer.env", {"A": "b c"}, {"A": "b c"}),
     ("agents.reviewer.memory_max", "2G", 2 << 30),
     ("agents.reviewer.memory_max", "", None),
+    ("agents.reviewer.pids_max", 2, 2),
+    ("agents.reviewer.pids_max", 0, 0),
+    ("agents.reviewer.cpu_weight", 1, 1),
+    ("agents.reviewer.cpu_weight", 10_000, 10_000),
     ("agents.reviewer.stall_after", "2h", 7200.0),
     ("agents.reviewer.command", ["x", "{{}}", "--to={workspace}/y"], None),
 ]
@@ -162,6 +170,7 @@ REFUSED = [
         'a list, each a user\'s name, or a group\'s as "@group", not "@ops"',
     ),
     ("history.keep", dt.date(2020, 1, 1), "not a date"),
+    ("reaper.interval", "0s", 'not "0s"'),
     ("history.max_issues", 0, "not 0"),
     ("sources[0].kind", "github", '"folder", not "github"'),
     ("sources[0].path", "", "text, not empty"),
@@ -181,6 +190,9 @@ REFUSED = [
     ("agents.reviewer.command", "review", 'not "review"'),
     ("agents.reviewer.memory_max", "lots", 'a size such as "2G"'),
     ("agents.reviewer.memory_max", "1K", "from 1M"),
+    ("agents.reviewer.pids_max", 1, "leaves no process to the agent"),
+    ("agents.reviewer.pids_max", -1, "not -1"),
+    ("agents.reviewer.cpu_weight", 10_001, "from 0 to 10000, not 10001"),
 ]
 
 

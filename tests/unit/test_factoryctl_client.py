@@ -11,12 +11,12 @@ from factoryctl.arguments import parse
 from factoryctl.client import connect, read_answer
 from factoryctl.errors import BadUsage, Garbled, HungUp, NotAnswering, NotRunning, Refused
 from factoryd.core.units import parse_duration
+from factoryd.wire.answers import ShutdownReply
 from factoryd.wire.framing import ERROR_EXITS, INTERFACE, request
 from factoryd.wire.messages import (
     METHODS,
     Nothing,
     Reason,
-    ShutdownReply,
     StatusCall,
     decode_call,
     encode_call,

@@ -22,7 +22,7 @@ from factoryctl.output import printable
 from factoryctl.render import render
 from factoryd.core.events import IssueClaimed, IssueParked, encode_fact
 from factoryd.core.model import Issue
-from factoryd.wire.messages import FactView, HealthReply, PulseView
+from factoryd.wire.answers import FactView, HealthReply, PulseView
 from tests.unit.ctl import agent, failing_source, handoff, issue, killed, status
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -47,6 +47,14 @@ def test_a_terminal_shows_the_daemon_its_issues_and_the_agents_beneath_each():
     names = [line.split()[0] for line in shown if "impl" in line or "AR-" in line or "rev" in line]
     assert names == ["AR-1", "ar-1-impl", "ar-1-review", "AR-2", "ar-255-impl"]
     assert max(map(len, shown)) <= 100
+
+
+def test_the_controllers_in_use_are_shown_beside_the_containment():
+    reply = status()
+    assert "containment cgroup, heartbeat" in plain(reply)[0]
+    daemon = msgspec.structs.replace(reply.daemon, controllers=("cpu", "memory"))
+    with_controllers = msgspec.structs.replace(reply, daemon=daemon)
+    assert "containment cgroup (cpu, memory), heartbeat" in plain(with_controllers)[0]
 
 
 def test_every_column_a_person_asks_for_fits_on_a_hundred_characters():

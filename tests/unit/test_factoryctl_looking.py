@@ -5,14 +5,8 @@ import json
 import msgspec
 import pytest
 
-from factoryd.wire.messages import (
-    EventsReply,
-    FactView,
-    HealthReply,
-    LineView,
-    LogsReply,
-    encode_reply,
-)
+from factoryd.wire.answers import EventsReply, FactView, HealthReply, LineView, LogsReply
+from factoryd.wire.messages import encode_reply
 from tests.fakes.daemon import ScriptedDaemon
 from tests.unit.ctl import Ctl, issue, status
 from tests.unit.test_factoryctl_offline import beat

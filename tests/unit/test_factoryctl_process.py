@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from factoryd import __version__
-from factoryd.wire.messages import LineView, LogsReply, encode_reply
+from factoryd.wire.answers import LineView, LogsReply
+from factoryd.wire.messages import encode_reply
 from tests.fakes.daemon import Act, ScriptedDaemon
 from tests.unit.ctl import PROGRAM, ROOT, Ctl, environ, issue, run, status
 

@@ -8,15 +8,9 @@ import msgspec
 import pytest
 import trio
 
+from factoryd.wire.answers import KillReply, ShutdownReply, SubmitReply
 from factoryd.wire.framing import ERROR_EXITS, INTERFACE, MAX_REQUEST_BYTES, SERVICE_INTERFACE
-from factoryd.wire.messages import (
-    KillReply,
-    Reason,
-    ShutdownReply,
-    SubmitReply,
-    encode_error,
-    encode_reply,
-)
+from factoryd.wire.messages import Reason, encode_error, encode_reply
 from tests.fakes.daemon import Act, ScriptedDaemon
 from tests.unit.ctl import Ctl, killed
 from tests.unit.test_factoryctl_offline import beat
@@ -28,6 +22,8 @@ VERBS = {
     "Logs": ["logs", "ar-255-impl"],
     "Events": ["events"],
     "Health": ["health"],
+    "Freeze": ["freeze", "AR-255"],
+    "Thaw": ["thaw", "AR-255"],
     "Shutdown": ["shutdown"],
 }
 
@@ -189,6 +185,7 @@ async def test_kill_tells_of_every_agent_as_it_is_emptied(daemon, ctl):
             "run": "r1",
             "signals": ["SIGTERM", "SIGKILL"],
             "killed": 3,
+            "signalled": [{"pid": 7, "signals": ["SIGTERM", "SIGKILL"]}],
             "skipped": [{"pid": 1, "reason": "protected"}],
             "survivors": 0,
             "emptied": True,

@@ -2,11 +2,16 @@
 
 import os
 import threading
+import time
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
-from factoryd.adapters.heartbeat_file import AtomicHeartbeatFile
+from factoryd.adapters.heartbeat_file import AtomicHeartbeatFile, read_heartbeat, read_living
+from factoryd.adapters.pidfd import identify
 from factoryd.core.heartbeat import Heartbeat
+from factoryd.core.liveness import Doubtful
 from factoryd.wire.heartbeat import parse_heartbeat
 
 BEAT = Heartbeat(
@@ -79,3 +84,66 @@ def test_it_can_be_taken_away_and_again(tmp_path):
 def test_a_missing_directory_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         AtomicHeartbeatFile(tmp_path / "nowhere" / "heartbeat").write(BEAT)
+
+
+# ---------------------------------------------------------------------------- read by the reaper
+
+
+def mine(**changes):
+    identity = identify(os.getpid())
+    assert identity is not None
+    fields = {
+        "pid": identity.pid,
+        "start_ticks": identity.start_ticks,
+        "boot_id": identity.boot_id,
+        "boottime": time.clock_gettime(time.CLOCK_BOOTTIME),
+    }
+    return replace(BEAT, **{**fields, **changes})
+
+
+def test_a_heartbeat_of_a_living_process_is_read_as_it_was_written(tmp_path):
+    path, beat = tmp_path / "heartbeat", mine()
+    AtomicHeartbeatFile(path).write(beat)
+    assert read_living(path) == read_heartbeat(path) == beat
+
+
+def test_a_jump_of_the_wall_clock_changes_nothing_for_the_reaper(tmp_path):
+    path = tmp_path / "heartbeat"
+    for wall in (0.0, 1e12):
+        AtomicHeartbeatFile(path).write(mine(wall=wall))
+        assert isinstance(read_living(path), Heartbeat)
+
+
+def test_a_heartbeat_whose_process_has_ended_still_says_what_it_was_doing(tmp_path):
+    path, beat = tmp_path / "heartbeat", mine(start_ticks=1, status="stopping")
+    AtomicHeartbeatFile(path).write(beat)
+    assert read_heartbeat(path) == beat
+    assert isinstance(read_living(path), Doubtful)
+
+
+LIES = {
+    "nothing": None,
+    "empty": b"",
+    "torn": b'{"pid": 7, "start_',
+    "NaN": msgspec.json.encode(BEAT).replace(b"60.0", b"NaN"),
+    "from the future": msgspec.json.encode(mine(boottime=1e12)),
+    "another boot": msgspec.json.encode(mine(boot_id="x")),
+    "negative": msgspec.json.encode(mine(boottime=-1.0)),
+    "a text for a number": msgspec.json.encode(mine()).replace(b'"progress":1', b'"progress":"1"'),
+}
+
+
+@pytest.mark.parametrize("content", LIES.values(), ids=LIES)
+def test_what_cannot_be_believed_is_doubtful_with_a_reason(tmp_path, content):
+    path = tmp_path / "heartbeat"
+    if content is not None:
+        path.write_bytes(content)
+    for read in (read_heartbeat, read_living):
+        doubtful = read(path)
+        assert isinstance(doubtful, Doubtful)
+        assert doubtful.reason
+
+
+def test_a_heartbeat_that_is_a_directory_is_doubtful(tmp_path):
+    (tmp_path / "heartbeat").mkdir()
+    assert isinstance(read_living(tmp_path / "heartbeat"), Doubtful)

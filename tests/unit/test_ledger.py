@@ -184,12 +184,14 @@ async def test_who_is_refused_finds_what_it_contradicts_applied(store, nursery):
 
 @pytest.mark.parametrize("fact", [attempt_started("AR-2"), run_starting("other", key="AR-2")])
 async def test_promise_5_a_held_name_is_refused_even_when_the_registry_is_fooled(store, fact):
-    """Two issues whose agents would have one name, and an attempt the registry has forgotten."""
+    """A run of another issue, or an attempt, that the registry has forgotten."""
     async with serving(store) as ledger:
         await ledger.record(claimed(), attempt_started(), run_starting())
         await ledger.record(claimed("AR-2"))
         if isinstance(fact, RunStarting):
             await ledger.record(attempt_started("AR-2"))
+            old = ledger.registry.issues["ar-1"]
+            ledger.registry.issues["ar-1"] = type(old)(issue=old.issue, state=old.state, since=1.0)
         else:
             await ledger.record(fact)
             record = ledger.registry.issues["ar-2"]

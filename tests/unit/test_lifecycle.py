@@ -3,7 +3,13 @@
 import pytest
 
 from factoryd.core.errors import IllegalFact
-from factoryd.core.events import KINDS, DaemonStarted, DaemonStopped, kind_of
+from factoryd.core.events import (
+    KINDS,
+    ConfigurationLoaded,
+    DaemonStarted,
+    DaemonStopped,
+    kind_of,
+)
 from factoryd.core.lifecycle import IN_FLIGHT, MOVES, TERMINAL, next_state
 from factoryd.core.model import IssueState as S
 from factoryd.core.records import IssueRecord
@@ -15,24 +21,30 @@ EVERYWHERE: dict[S | None, S] = {state: state for state in S}
 LIFE: dict[str, dict[S | None, S]] = {
     "daemon-started": {},
     "daemon-stopped": {},
+    "configuration-loaded": {},
     "issue-claimed": {None: S.CLAIMED, S.READY: S.CLAIMED, S.ESCALATED: S.CLAIMED},
+    "issue-rerouted": {S.CLAIMED: S.CLAIMED},
     "issue-escalated": {None: S.ESCALATED, S.READY: S.ESCALATED, S.ESCALATED: S.ESCALATED},
     "issue-left-ready": EVERYWHERE,
     "issue-reopened": {S.DONE: S.READY, S.PARKED: S.READY, S.CANCELLED: S.READY},
     "attempt-started": {S.CLAIMED: S.RUNNING, S.COOLDOWN: S.RUNNING},
     "stage-started": {S.RUNNING: S.RUNNING},
     "run-starting": {S.RUNNING: S.RUNNING},
+    "name-collided": {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING},
     "run-started": {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING},
     "run-exited": {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING},
     "run-emptied": {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING},
     "handoff-made": {S.RUNNING: S.RUNNING, S.STOPPING: S.STOPPING},
     "handoff-cleared": EVERYWHERE,
     "attempt-ended": {S.RUNNING: S.CLAIMED, S.STOPPING: S.STOPPING},
+    "issue-frozen": {S.CLAIMED: S.CLAIMED, S.RUNNING: S.RUNNING, S.COOLDOWN: S.COOLDOWN},
+    "issue-thawed": {S.CLAIMED: S.CLAIMED, S.RUNNING: S.RUNNING, S.COOLDOWN: S.COOLDOWN},
     "issue-stopping": {S.CLAIMED: S.STOPPING, S.RUNNING: S.STOPPING, S.COOLDOWN: S.STOPPING},
     "issue-done": {S.CLAIMED: S.DONE},
     "issue-parked": {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},
     "issue-cancelled": {S.STOPPING: S.CANCELLED},
     "outcome-written": {S.DONE: S.DONE, S.PARKED: S.PARKED, S.CANCELLED: S.CANCELLED},
+    "outcome-withheld": {S.DONE: S.DONE, S.PARKED: S.PARKED, S.CANCELLED: S.CANCELLED},
 }
 """What users rely on, written down once more: which fact may happen when, and where it leads."""
 
@@ -60,7 +72,7 @@ def test_a_fact_leads_where_the_table_says_or_is_refused_and_changes_nothing(sta
         return
     with pytest.raises(IllegalFact, match="cannot happen while it is"):
         next_state(state, fact)
-    if isinstance(fact, DaemonStarted | DaemonStopped):
+    if isinstance(fact, DaemonStarted | DaemonStopped | ConfigurationLoaded):
         return
     registry = Registry()
     if state is not None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from factoryd.adapters.lock import InstanceLock
+from factoryd.adapters.lock import InstanceLock, read_holder
 from factoryd.core.errors import AlreadyRunning, BadUsage
+from factoryd.core.liveness import Holder
 
 HOLD = """
 import sys
@@ -86,3 +87,53 @@ def test_what_cannot_be_locked_is_a_sentence(tmp_path, make):
         InstanceLock(path)
     with pytest.raises(BadUsage, match="No such file"):
         InstanceLock(tmp_path / "nowhere" / "lock")
+
+
+# ----------------------------------------------------------------------------- only looked at
+
+
+def test_a_look_at_a_lock_tells_its_holder_and_takes_nothing(tmp_path):
+    path = tmp_path / "lock"
+    assert read_holder(path) is None
+    assert list(tmp_path.iterdir()) == []
+    assert read_holder(tmp_path / "nowhere" / "lock") is None
+    lock = InstanceLock(path)
+    assert read_holder(path) == Holder(pid=os.getpid())
+    lock.close()
+    before = path.stat()
+    assert read_holder(path) is None
+    assert path.stat() == before
+    InstanceLock(path).close()
+
+
+def test_a_reaper_is_told_from_a_daemon(tmp_path):
+    path = tmp_path / "lock"
+    lock = InstanceLock(path, reaping=True)
+    try:
+        assert read_holder(path) == Holder(pid=os.getpid(), reaping=True)
+        with pytest.raises(
+            AlreadyRunning, match=f"factoryd reap is at work here, pid {os.getpid()}"
+        ):
+            InstanceLock(path)
+    finally:
+        lock.close()
+    lock = InstanceLock(path)
+    assert read_holder(path) == Holder(pid=os.getpid())
+    lock.close()
+
+
+@pytest.mark.parametrize("text", ["", "x\n", "12345", "-7\n", "\n"])
+def test_a_holder_that_has_not_said_who_it_is_is_a_holder(tmp_path, text):
+    path = tmp_path / "lock"
+    path.write_text(text)
+    with path.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        holder = read_holder(path)
+    assert holder == Holder(pid=12345 if text == "12345" else None)
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path):
+    path = tmp_path / "lock"
+    path.symlink_to("elsewhere")
+    with pytest.raises(BadUsage, match="cannot be locked"):
+        read_holder(path)

@@ -1,48 +1,44 @@
-"""What the control interface's methods answer, over a factory on fakes."""
-
-import json
+"""What methods answer, where the order of things decides."""
 
 import trio
 
 from factoryd.flow.methods import Methods
-from factoryd.wire.framing import INTERFACE
-from factoryd.wire.messages import KillReply, decode_call
+from factoryd.wire.messages import decode_call
 from tests.fakes.trees import Program
 from tests.unit.factories import IMPL, factory
 from tests.unit.test_views import overview_of
 
 __all__ = ["factory"]
 
-
-async def ask(daemon, name, **parameters):
-    """Return the last answer to a call."""
-    methods = Methods(daemon.shop, daemon.scheduler, overview_of(daemon), lambda reason: None)
-    message = {"method": f"{INTERFACE}.{name}", "parameters": parameters}
-    answers = []
-
-    async def say(reply, *, continues=False):
-        answers.append(reply)
-
-    with trio.fail_after(1000):
-        await methods.answer(INTERFACE, name, decode_call(json.dumps(message).encode()), say)
-    return answers[-1]
+KILL = decode_call(b'{"method": "io.factoryd.Control.Kill", "parameters": {"targets": ["AR-1"]}}')
 
 
-async def test_a_kill_is_answered_although_all_was_over_before_its_facts_were_read(
+async def test_a_kill_is_answered_when_all_its_facts_come_while_the_first_are_read(
     autojump_clock, factory, monkeypatch
 ):
+    replies = []
+
+    async def say(reply, *, continues=False):
+        replies.append((reply, continues))
+
+    def no_stop(reason, *, keep_agents):
+        raise AssertionError
+
+    async def slow_read(*args):
+        await daemon.wait_for(lambda: daemon.record("AR-1").written)
+        return await read(*args)
+
     factory.put("AR-1")
     factory.script.parts[IMPL] = [Program()]
     async with factory.daemon() as daemon:
         await daemon.wait_runs(IMPL)
+        await daemon.wait_for(lambda: daemon.record("AR-1").left_ready)  # no fact follows the last
+        overview = overview_of(daemon)
+        methods = Methods(daemon.shop, daemon.scheduler, overview, no_stop, daemon.reaper)
         read = daemon.ledger.read
-
-        async def slowly(*args):
-            await trio.sleep(10)
-            return await read(*args)
-
-        monkeypatch.setattr(daemon.ledger, "read", slowly)
-        reply = await ask(daemon, "Kill", targets=["AR-1"])
-    assert isinstance(reply, KillReply)
-    assert reply.ended == ("AR-1",)
+        monkeypatch.setattr(daemon.ledger, "read", slow_read)
+        with trio.fail_after(60):
+            await methods.answer("io.factoryd.Control", "Kill", KILL, say)
+    ((reply, continues),) = replies
+    assert (reply.ended, continues) == (("AR-1",), False)
     assert [(one.agent, one.emptied) for one in reply.agents] == [(IMPL, True)]

@@ -1,16 +1,18 @@
 """The synchronous core under every order of events: a factory without tasks, played by Hypothesis.
 
-`MODEL_EXAMPLES` in the environment says how many lives are played.
+In continuous integration 2,000 lives are played, else fewer; `MODEL_EXAMPLES` says how many.
 """
 
 import os
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
+from typing_extensions import override
 
-from factoryd.core.errors import IllegalFact
+from factoryd.core.errors import IllegalFact, NameTaken
 from factoryd.core.events import (
     AnyFact,
     AttemptEnded,
@@ -22,10 +24,15 @@ from factoryd.core.events import (
     IssueClaimed,
     IssueDone,
     IssueEscalated,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
+    IssueRerouted,
     IssueStopping,
+    IssueThawed,
+    NameCollided,
+    OutcomeWithheld,
     OutcomeWritten,
     Recorded,
     RunEmptied,
@@ -35,7 +42,7 @@ from factoryd.core.events import (
     RunStarting,
     StageStarted,
 )
-from factoryd.core.lifecycle import TERMINAL
+from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from factoryd.core.model import Exit, Issue, IssueState, Receipt, StopReport
 from factoryd.core.policy import (
     Dispatch,
@@ -81,16 +88,24 @@ class Factory(RuleBasedStateMachine):
         self.now = 100.0
         self.registry = Registry()
         self.facts: list[Recorded] = []
+        self.commits = [0]
+        """How many facts there were after each commit: what a daemon that dies may leave."""
         self.held: set[str] = set()
         self.snapshot: bytes | None = None
         self.snapshot_seq = 0
         self.listed: dict[str, Issue] = {}
         self.runs = 0
         # What the facts alone say, kept apart from the registry.
+        self.forget_what_the_facts_say()
+
+    def forget_what_the_facts_say(self) -> None:
+        self.claimed: set[str] = set()
+        self.collisions: set[tuple[str, str, str]] = set()
         self.ended: set[str] = set()
         self.attempts: dict[str, int] = {}
         self.live: dict[str, str] = {}
         self.owed: dict[str, str] = {}
+        self.frozen: set[str] = set()
 
     @initialize(listed=st.lists(keys, min_size=1, unique=True))
     def a_source_begins(self, listed):
@@ -101,6 +116,15 @@ class Factory(RuleBasedStateMachine):
 
     def record(self, *facts: AnyFact) -> bool:
         """Check, commit, apply as the ledger does; False when the registry or the store refuses."""
+        return self.refusal(*facts) is None
+
+    def refusal(self, *facts: AnyFact) -> IllegalFact | None:
+        """Do as `record` and return why it was refused."""
+        refused = self._commit(*facts)
+        assert refused is None or str(refused), "a refusal without a reason"
+        return refused
+
+    def _commit(self, *facts: AnyFact) -> IllegalFact | None:
         draft, held = Draft(self.registry), set(self.held)
         try:
             for fact in facts:
@@ -108,32 +132,41 @@ class Factory(RuleBasedStateMachine):
                 held.discard(entry.frees or "")
                 if entry.takes is not None:
                     if entry.takes in held:
-                        raise IllegalFact("held")
+                        raise IllegalFact(f"{entry.takes} is held")
                     held.add(entry.takes)
-        except IllegalFact:
-            return False
+        except IllegalFact as error:
+            return error
         self.held = held
         for fact in facts:
             self.facts.append(Recorded(seq=len(self.facts) + 1, at=self.now, fact=fact))
             self._watch(fact)
+        self.commits.append(len(self.facts))
         self.registry.accept(draft, len(self.facts))
-        return True
+        return None
 
     def must(self, *facts: AnyFact) -> None:
         assert self.record(*facts), facts
 
     def _watch(self, fact: AnyFact) -> None:
         self._watch_issue(fact, same_issue(fact.issue))
+        self._watch_frozen(fact, same_issue(fact.issue))
         self._watch_run(fact)
 
     def _watch_issue(self, fact: AnyFact, key: str) -> None:
         match fact:
             case IssueClaimed():
                 assert key not in self.ended, "an ended issue was taken without being reopened"
+                self.claimed.add(key)
             case IssueDone() | IssueParked() | IssueCancelled():
                 self.ended.add(key)
+                self.claimed.remove(key)
             case IssueReopened():
                 self.ended.remove(key)
+                self.collisions = {one for one in self.collisions if one[0] != key}
+            case NameCollided():
+                assert (key, fact.agent, fact.holder) not in self.collisions, "told twice"
+                assert fact.agent in [*self.live.values(), *self.owed.values()]
+                self.collisions.add((key, fact.agent, fact.holder))
             case AttemptStarted():
                 assert key not in self.attempts, "two attempts at one issue"
                 assert key not in self.ended
@@ -143,9 +176,22 @@ class Factory(RuleBasedStateMachine):
             case _:
                 pass
 
+    def _watch_frozen(self, fact: AnyFact, key: str) -> None:
+        match fact:
+            case IssueFrozen():
+                assert key not in self.frozen, "frozen twice"
+                self.frozen.add(key)
+            case IssueThawed():
+                self.frozen.remove(key)
+            case IssueStopping() | IssueDone() | IssueParked():
+                self.frozen.discard(key)
+            case _:
+                pass
+
     def _watch_run(self, fact: AnyFact) -> None:
         match fact:
             case RunStarting():
+                assert same_issue(fact.issue) not in self.frozen, "a run of a frozen issue"
                 assert fact.agent not in self.live.values(), "two runs of one agent"
                 assert fact.agent not in self.owed.values(), "a run beside the tree of an older one"
                 self.live[fact.run] = fact.agent
@@ -220,6 +266,15 @@ class Factory(RuleBasedStateMachine):
         else:
             assert not self.record(IssueStopping(issue=key, reason="killed"))
 
+    @precondition(lambda self: len(self.facts) % 3 == 1)
+    @rule(key=keys, thaw=st.booleans())
+    def an_issue_is_frozen_or_thawed(self, key, thaw):
+        record = self.registry.issue(key)
+        fact = IssueThawed(issue=key) if thaw else IssueFrozen(issue=key, reason="lunch")
+        under_way = record is not None and record.state in {S.CLAIMED, S.RUNNING, S.COOLDOWN}
+        legal = under_way and (same_issue(key) in self.frozen) is thaw
+        assert self.record(fact) is legal
+
     # -------------------------------------------------------------------------------- one issue
 
     def those(self, *states: IssueState) -> list[IssueRecord]:
@@ -253,21 +308,34 @@ class Factory(RuleBasedStateMachine):
             resumes=0 if last is None else last.resumes + 1,
         )
         free = agent not in self.live.values() and agent not in self.owed.values()
-        assert self.record(fact) is free
-        if free:
+        free = free and not record.frozen
+        refused = self.refusal(fact)
+        assert (refused is None) is free
+        if refused is None:
             self.must(RunStarted(issue=key, run=fact.run, identity=identity(self.runs)))
+        elif isinstance(refused, NameTaken):
+            holder = place(refused.holder).run
+            assert {**self.live, **self.owed}[holder] == refused.agent == agent
+            known = (same_issue(key), agent, holder) in self.collisions
+            told = NameCollided(issue=key, agent=agent, holder=holder, reason=str(refused))
+            assert self.record(told) is not known
+        else:
+            assert record.frozen or (last is not None and last.live), (
+                "a run of its own is no collision"
+            )
 
     def a_run_ends(self, data):
         record = found(data, [one for one in self.registry.issues.values() if one.live_runs])
         status = data.draw(st.sampled_from([0, 1, 10, 75, None]))
         key, run = record.issue.key, record.live_runs[0]
         end = Ending(
-            exit=Exit(status=status),
+            exit=run.exit or Exit(status=status),
             stopping=record.state is S.STOPPING,
             resumes=run.resumes,
             max_resumes=CONFIG.resume.max_resumes,
         )
-        self.must(RunExited(issue=key, run=run.run, exit=end.exit))
+        exited = RunExited(issue=key, run=run.run, exit=end.exit)
+        assert self.record(exited) is (run.exit is None), "the first report of an exit counts"
         result = classify_exit(end)
         self._close(key, run, result, emptied=data.draw(st.booleans()))
         if decide_exit(end) is NextStep.FAIL and len(record.live_runs) == 1:
@@ -319,6 +387,17 @@ class Factory(RuleBasedStateMachine):
         record = found(data, self.those(*TERMINAL))
         self.must(OutcomeWritten(issue=record.issue.key, outcome=record.state))
 
+    def an_outcome_is_withheld(self, data):
+        record = found(data, [one for one in self.those(*TERMINAL) if not one.written])
+        key, outcome = record.issue.key, record.state
+        self.must(OutcomeWithheld(issue=key, outcome=outcome, reason="out of scope"))
+
+    def an_issue_is_triaged_anew(self, data):
+        record = found(data, self.those(S.CLAIMED))
+        key, work = record.issue.key, record.issue
+        anew = IssueRerouted(issue=key, work=work, repo="other", recipe="pair", reason="changed")
+        assert self.record(anew) is (record.attempt == 0), "work that has begun keeps its route"
+
     @precondition(lambda self: self.owed)
     @rule(data=st.data())
     def the_reaper_proves_a_tree_empty(self, data):
@@ -333,6 +412,8 @@ class Factory(RuleBasedStateMachine):
             possible = [self.what_is_ready_is_looked_at, self.departures_are_noted, self.new_work]
             possible += [move for move, states in self.moves() if self.those(*states)]
             possible += [self.a_run_ends] if self.live else []
+            unwritten = any(not one.written for one in self.those(*TERMINAL))
+            possible += [self.an_outcome_is_withheld] if unwritten else []
             data.draw(st.sampled_from(possible))(data)
 
     def new_work(self, data):
@@ -346,6 +427,7 @@ class Factory(RuleBasedStateMachine):
         return [
             (self.a_cooldown_goes_by, (S.COOLDOWN,)),
             (self.an_attempt_begins, (S.CLAIMED, S.COOLDOWN)),
+            (self.an_issue_is_triaged_anew, (S.CLAIMED,)),
             (self.a_run_begins, (S.RUNNING,)),
             (self.an_attempt_ends, (S.RUNNING,)),
             (self.a_stop_is_finished, (S.STOPPING,)),
@@ -367,6 +449,26 @@ class Factory(RuleBasedStateMachine):
         before = self.registry.snapshot()
         self.registry = Registry.replay(self.snapshot, self.facts[self.snapshot_seq :])
         assert self.registry.snapshot() == before
+        self.replay_equals_the_live_state()
+
+    @rule(data=st.data())
+    def the_daemon_had_died_earlier(self, data):
+        """Go on from what was committed at some moment, as if nothing had come after it."""
+        left = data.draw(st.sampled_from(self.commits))
+        cut = data.draw(st.integers(0, left))
+        half = Registry.replay(None, self.facts[:cut]).snapshot()
+        self.facts = self.facts[:left]
+        self.commits = [n for n in self.commits if n <= left]
+        self.registry = Registry.replay(half, self.facts[cut:])
+        self.snapshot, self.snapshot_seq = half, cut
+        self.forget_what_the_facts_say()
+        self.held = set()
+        again = Draft(Registry())
+        for recorded in self.facts:
+            self._watch(recorded.fact)
+            entry = again.add(recorded.fact, recorded.at)
+            self.held.discard(entry.frees or "")
+            self.held |= {entry.takes} if entry.takes is not None else set()
 
     @rule(key=keys, data=st.data())
     def a_wrong_fact_is_tried(self, key, data):
@@ -381,7 +483,6 @@ class Factory(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------- invariants
 
-    @invariant()
     def replay_equals_the_live_state(self):
         assert Registry.replay(None, self.facts).snapshot() == self.registry.snapshot()
 
@@ -398,6 +499,19 @@ class Factory(RuleBasedStateMachine):
         assert self.held == names
 
     @invariant()
+    def frozen_is_what_the_facts_say_and_nothing_that_has_ended(self):
+        frozen = {key for key, one in self.registry.issues.items() if one.frozen}
+        assert frozen == self.frozen
+        assert not frozen & self.ended
+
+    @invariant()
+    def no_claimed_issue_is_lost(self):
+        records = self.registry.issues.items()
+        assert {key for key, one in records if one.state in IN_FLIGHT} == self.claimed
+        assert self.ended == {key for key, one in records if one.state in TERMINAL}
+        assert self.registry.counters.name_collisions >= len(self.collisions)
+
+    @invariant()
     def slots_are_never_exceeded(self):
         assert self.busy() <= SLOTS
 
@@ -412,10 +526,14 @@ class Factory(RuleBasedStateMachine):
             assert not record.attempt_open or record.state in {S.RUNNING, S.STOPPING}
             assert not record.live_runs or record.attempt_open
 
+    @override
+    def teardown(self):
+        self.replay_equals_the_live_state()
 
-TestFactory = Factory.TestCase
+
+TestFactory = pytest.mark.timeout(300)(Factory.TestCase)
 TestFactory.settings = settings(
-    max_examples=int(os.environ.get("MODEL_EXAMPLES", "150")),
+    max_examples=int(os.environ.get("MODEL_EXAMPLES", "2000" if "CI" in os.environ else "150")),
     stateful_step_count=40,
     deadline=None,
     phases=[Phase.reuse, Phase.generate],

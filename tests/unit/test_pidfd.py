@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 
 import pytest
 import trio
@@ -16,7 +17,10 @@ from factoryd.adapters.pidfd import (
     wait_ended,
 )
 from factoryd.adapters.proc import boot_id
+from factoryd.adapters.witness import read_exit
 from factoryd.core.model import ProcessIdentity
+
+KEEPS_EXITS = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 15)
 
 
 def identify(pid: int) -> ProcessIdentity:
@@ -98,3 +102,67 @@ def test_a_pid_that_nobody_has_is_gone():
     identity = structs.replace(identify(os.getpid()), pid=2**22 - 1)
     assert open_verified(identity) is Verdict.GONE
     assert verify(identity) is Verdict.GONE
+
+
+# ---------------------------------------------------------------- exits of strangers
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("exit 7", 7), ("exit 0", 0), ("kill -9 $$", 137), ("kill -15 $$", 143)],
+)
+async def test_an_exit_is_told_by_a_pidfd_that_was_opened_before(command, status):
+    process = await trio.lowlevel.open_process(["/bin/sh", "-c", f"read x; {command}"], stdin=-1)
+    handle = open_verified(identify(process.pid))
+    assert isinstance(handle, PidFd)
+    with handle:
+        assert process.stdin is not None
+        await process.stdin.aclose()
+        await handle.wait_ended()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(process.wait)
+            told = await handle.wait_status()
+    assert told == (status if KEEPS_EXITS else None)
+
+
+async def test_an_exit_that_nobody_reaps_is_not_waited_for_long(sleeper, monkeypatch):
+    monkeypatch.setattr(pidfd, "_REAPED_WITHIN_S", 0.05)
+    handle = open_verified(identify(sleeper.pid))
+    assert isinstance(handle, PidFd)
+    with handle:
+        sleeper.kill()
+        await handle.wait_ended()
+        with trio.fail_after(5):
+            assert await handle.wait_status() is None
+
+
+async def test_an_exit_that_was_told_otherwise_is_not_asked_for(sleeper):
+    identity = identify(sleeper.pid)
+    asked = []
+
+    def is_told(told):
+        asked.append(told)
+        return told
+
+    async def wait(*, told):
+        status = await wait_ended(identity, is_told=partial(is_told, told))
+        assert status == (137 if KEEPS_EXITS and not told else None)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(wait, told=True))
+            nursery.start_soon(partial(wait, told=False))
+            await trio.testing.wait_all_tasks_blocked()
+            sleeper.kill()
+            await sleeper.wait()
+    assert sorted(asked) == [False, True]
+
+
+def test_a_kernel_that_keeps_no_exits_says_so_by_an_error():
+    reader, writer = os.pipe()
+    try:
+        with pytest.raises(OSError, match="ioctl"):
+            read_exit(reader)
+    finally:
+        os.close(reader)
+        os.close(writer)

@@ -120,3 +120,27 @@ async def test_lateness_is_reported_once_and_so_is_its_end(autojump_clock, parts
     await trio.sleep(100)
     assert caplog.text.count("scheduler makes no progress") == 1
     assert caplog.text.count("scheduler makes progress again") == 1
+
+
+async def test_work_whose_parts_get_done_is_not_late_however_long_it_takes(autojump_clock, parts):
+    pulse = parts.pulses.declare("reaper", 30.0)
+    with pulse.busy() as go_on:
+        for _ in range(10):
+            await trio.sleep(29)
+            assert not pulse.read().late
+            go_on()
+        await trio.sleep(31)
+        assert pulse.read().late
+
+
+async def test_a_wait_that_is_meant_is_no_silence(autojump_clock, parts):
+    pulse = parts.pulses.declare("reaper", 30.0)
+    with pulse.busy(600.0) as go_on:
+        await trio.sleep(629)
+        assert not pulse.read().late
+        assert pulse.read().silent_s == 29
+        go_on()
+        assert pulse.read().silent_s == 0
+        await trio.sleep(631)
+        assert pulse.read().late
+    assert not pulse.read().late

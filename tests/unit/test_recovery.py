@@ -1,12 +1,15 @@
 """What a new daemon does with what the last one left, and the reaper's debts."""
 
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from random import Random
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from factoryd.core.config import Config
+from factoryd.core.errors import FactoryError, LedgerUnavailable
 from factoryd.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -14,15 +17,17 @@ from factoryd.core.events import (
     HandoffMade,
     RunEmptied,
     RunResult,
+    RunStarted,
     RunStarting,
 )
 from factoryd.core.model import Command, Exit, IssueState, RunId, Skipped
-from factoryd.core.registry import Registry
+from factoryd.core.registry import Draft, Registry
 from factoryd.flow.ledger import Ledger
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.recovery import Reaper
 from tests.fakes.trees import FakeTrees, Program
 from tests.unit.factories import IMPL, REVIEW, configure, factory
+from tests.unit.samples import run_starting
 
 __all__ = ["factory"]
 
@@ -149,6 +154,83 @@ async def test_adopted_runs_and_handoffs_are_no_strays(autojump_clock, factory):
         assert await daemon.reaper.empty_strays() == 0
 
 
+# ------------------------------------------------------- both ways: leaves, records, pids
+
+
+def replace_leaf(factory):
+    """Put another directory where the only run has its leaf."""
+    (life,) = factory.world.lives.values()
+    life.place = replace(life.place, cgroup_inode=1)
+    return life
+
+
+async def test_a_started_run_is_remembered_with_the_inode_of_its_leaf(autojump_clock, factory):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        (life,) = factory.world.lives.values()
+        assert daemon.record("AR-1").runs[IMPL].place == life.place
+        assert factory.of_kind(RunStarting)[0].place.cgroup_inode is None
+        assert life.place.cgroup_inode is not None
+        assert factory.of_kind(RunStarted)[0].cgroup_inode == life.place.cgroup_inode
+        factory.kill_daemon()
+    async with factory.daemon() as daemon:
+        assert daemon.record("AR-1").runs[IMPL].place == life.place, "replayed"
+
+
+async def test_recovery_closes_a_record_without_leaf_with_what_the_status_file_says(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        factory.kill_daemon()
+    (life,) = factory.world.lives.values()
+    life.end(0, children_too=True)
+    await factory.drain()
+    emptied = factory.of_kind(RunEmptied)[0]
+    assert emptied.result is RunResult.SUCCEEDED
+    assert (emptied.report.emptied, emptied.report.signalled) == (True, ())
+    assert factory.script.started == [IMPL, REVIEW]
+
+
+async def test_recovery_closes_a_run_whose_leaf_is_anothers_and_leaves_that_alone(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER, DONE]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        factory.kill_daemon()
+    other = replace_leaf(factory)
+    await factory.drain()
+    lost = factory.of_kind(RunEmptied)[0]
+    assert lost.result is RunResult.LOST
+    assert lost.reason == "ar-1-impl was lost: leaf identity mismatch"
+    assert lost.report.skipped == (Skipped(pid=0, reason="leaf identity mismatch"),)
+    assert (other.left, other.signals) == (1, [])
+    assert factory.script.started == [IMPL, IMPL, REVIEW]
+
+
+async def test_a_handoff_whose_leaf_is_anothers_by_now_is_cleared_and_signals_nobody(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [STUCK]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        await daemon.scheduler.kill(["AR-1"], "asked", None)
+        await daemon.wait_for(lambda: bool(daemon.ledger.registry.handoffs))
+        other = replace_leaf(factory)
+        signals = list(other.signals)
+        await daemon.wait_for(lambda: not daemon.ledger.registry.handoffs)
+    (cleared,) = factory.of_kind(HandoffCleared)
+    assert cleared.report.skipped == (Skipped(pid=0, reason="leaf identity mismatch"),)
+    assert (other.left, other.signals) == (1, signals)
+
+
 @pytest.mark.parametrize("seed", range(10))
 async def test_promise_6_dying_again_and_again_loses_nothing_and_dispatches_nothing_twice(
     autojump_clock, factory, seed
@@ -190,7 +272,7 @@ async def test_promise_1_a_tree_that_cannot_be_emptied_becomes_a_handoff_with_a_
         await daemon.wait_runs(IMPL)
     assert factory.of_kind(RunEmptied) == []
     (handoff,) = factory.of_kind(HandoffMade)
-    assert handoff.reason == "1 processes are left: 99 (uninterruptible sleep)"
+    assert handoff.reason == "1 process is left: 99 (uninterruptible sleep)"
     assert not handoff.report.emptied
 
 
@@ -240,7 +322,7 @@ async def test_a_name_that_a_handoff_holds_fails_the_attempt_with_a_clear_reason
     first, second = factory.of_kind(AttemptEnded)
     assert first.reason == (
         "ar-1-impl exited with 1 and cannot be resumed: "
-        "1 processes are left: 99 (uninterruptible sleep)"
+        "1 process is left: 99 (uninterruptible sleep)"
     )
     assert second.reason is not None
     assert "ar-1-impl cannot start: the tree of its earlier run" in second.reason
@@ -284,6 +366,200 @@ async def test_handoffs_are_tried_with_growing_waits_and_a_silent_reaper_wakes_n
         await trio.sleep(300)
     waits = [b - a for a, b in pairwise(tries)]
     assert waits[:6] == pytest.approx([2, 4, 8, 16, 32, 60])
+
+
+@asynccontextmanager
+async def handed_off(factory):
+    """A daemon with one handoff, and the run that it is about."""
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [STUCK]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        await daemon.scheduler.kill(["AR-1"], "asked", None)
+        await daemon.wait_for(lambda: bool(factory.source.outcomes))
+        (run,) = daemon.ledger.registry.handoffs
+        yield daemon, run
+
+
+async def test_a_handoff_survives_later_facts_of_its_issue_and_of_others(autojump_clock, factory):
+    async with handed_off(factory) as (daemon, run):
+        before = daemon.ledger.registry.handoffs[run]
+        factory.source.take_away("AR-1")
+        await daemon.wait_for(lambda: daemon.record("AR-1").left_ready)
+        factory.put("AR-1")
+        factory.put("AR-2")
+        await daemon.wait_state("AR-2", S.DONE)
+        await daemon.wait_state("AR-1", S.PARKED)  # its name is held
+        assert factory.story("AR-1").count("attempt-started") == 3
+        assert daemon.ledger.registry.handoffs == {run: before}
+        assert Registry.replay(*factory.store.load()).handoffs == {run: before}
+
+
+async def test_a_handoff_survives_stops_and_sudden_deaths(autojump_clock, factory):
+    async with handed_off(factory) as (_, run):
+        pass
+    for sudden in (False, True, False):
+        async with factory.daemon() as daemon:
+            await trio.sleep(100)
+            assert list(daemon.ledger.registry.handoffs) == [run]
+            if sudden:
+                factory.kill_daemon()
+    heal(factory)
+    async with factory.daemon() as daemon:
+        await daemon.wait_for(lambda: not daemon.ledger.registry.handoffs)
+    assert len(factory.of_kind(HandoffCleared)) == 1
+
+
+async def test_an_older_handoff_is_kept_when_another_run_is_handed_off(autojump_clock, factory):
+    factory.put("AR-2")
+    factory.script.parts["ar-2-impl"] = [STUCK]
+    async with handed_off(factory) as (daemon, run):
+        await daemon.wait_runs("ar-2-impl")
+        await daemon.scheduler.kill(["AR-2"], "asked", None)
+        await daemon.wait_for(lambda: len(daemon.ledger.registry.handoffs) == 2)
+        assert next(iter(daemon.ledger.registry.handoffs)) == run
+
+
+async def test_a_write_that_fails_leaves_the_handoff_that_was_there(autojump_clock, factory):
+    async with handed_off(factory) as (daemon, run):
+        factory.store.refusal = "the disk is full"
+        heal(factory)
+        await trio.sleep(100)
+        assert factory.left() == []
+        assert list(daemon.ledger.registry.handoffs) == [run]
+        assert list(Registry.replay(*factory.store.load()).handoffs) == [run]
+        with pytest.raises(LedgerUnavailable, match="the disk is full"):
+            await daemon.reaper.reap(dry_run=False)
+        factory.store.refusal = None
+        await daemon.wait_for(lambda: not daemon.ledger.registry.handoffs)
+    assert len(factory.of_kind(HandoffCleared)) == 1
+
+
+async def test_a_proof_that_can_no_longer_be_recorded_is_given_again_to_the_next_daemon(
+    autojump_clock, factory, caplog
+):
+    async with handed_off(factory) as (daemon, run):
+        factory.store.refusal = "the disk is full"
+        heal(factory)
+        await trio.sleep(100)
+        daemon.ledger.give_up()  # as a daemon does that is told to stop
+        await trio.sleep(1)
+        assert f"{run} is proven empty, which could not be recorded" in caplog.text
+        factory.store.refusal = None
+    async with factory.daemon() as daemon:
+        await daemon.wait_for(lambda: not daemon.ledger.registry.handoffs)
+
+
+async def test_protected_pids_are_never_recorded_as_ours(autojump_clock, factory):
+    configure(factory, protect={"pids": (99,)})
+    async with handed_off(factory) as (daemon, run):
+        (life,) = factory.world.lives.values()
+        assert daemon.ledger.registry.handoffs[run].identity == life.identity
+        recorded = {fact.identity.pid for fact in factory.of_kind(RunStarted)}
+        assert recorded == {life.identity.pid}
+        assert [one.pid for one in factory.of_kind(HandoffMade)[0].report.skipped] == [99]
+
+
+async def test_a_request_to_reap_does_now_what_the_next_round_would(autojump_clock, factory):
+    async with handed_off(factory) as (daemon, run):
+        trees = FakeTrees(lambda *_: Program(children=2), factory.world)
+        stray = await trees.start(
+            trees.place("AR-9", "ar-9-impl", RunId("ar-9-impl-0"), "/d"),
+            Command(argv=("x",), env={}, cwd="/"),
+        )
+        foreseen = await daemon.reaper.reap(dry_run=True)
+        assert [one.run for one in foreseen.reaped] == [run, "ar-9-impl-0"]
+        assert len(factory.left()) == 2
+        done = await daemon.reaper.reap(dry_run=False)
+        assert (done.daemon, done.survivors) == ("alive", 1)
+        assert stray.identity is not None
+        assert [(one.agent, one.pids) for one in done.reaped] == [
+            ("ar-9-impl", (stray.identity.pid,))
+        ]
+        assert [(one.agent, one.pid, one.reason) for one in done.skipped] == [
+            (IMPL, 99, "uninterruptible sleep")
+        ]
+        heal(factory)
+        assert [one.run for one in (await daemon.reaper.reap(dry_run=False)).reaped] == [run]
+        assert daemon.ledger.registry.handoffs == {}
+        nothing = await daemon.reaper.reap(dry_run=False)
+        assert (nothing.reaped, nothing.skipped, nothing.survivors) == ((), (), 0)
+
+
+async def test_strays_are_looked_for_at_every_interval_and_runs_that_start_meanwhile_are_none(
+    autojump_clock, factory, monkeypatch
+):
+    configure(factory, reaper={"interval": 30.0})
+    factory.script.parts[IMPL] = [FOREVER]
+    async with factory.daemon() as daemon:
+        list_strays = daemon.trees.list_strays
+        moments = []
+
+        def list_late(known):
+            """List only once a run has begun that was not known when this was asked for."""
+            moments.append(trio.current_time())
+            return [*list_strays(known), *[life.place for life in daemon.trees.running()]]
+
+        monkeypatch.setattr(daemon.trees, "list_strays", list_late)
+        factory.put("AR-1")
+        await daemon.wait_runs(IMPL)
+        await trio.sleep(100)
+        assert len(moments) == 3
+        assert [b - a for a, b in pairwise(moments)] == [30.0, 30.0]
+        assert factory.left() == [IMPL]
+
+
+async def test_a_run_that_is_recorded_while_strays_are_listed_is_none(
+    autojump_clock, factory, monkeypatch
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        registry, late = daemon.ledger.registry, run_starting("late-1", "AR-1", "ar-1-late")
+
+        def list_late(known):
+            draft = Draft(registry)
+            draft.add(late, 0.0)
+            registry.accept(draft, registry.seq)
+            return [late.place]
+
+        monkeypatch.setattr(daemon.trees, "list_strays", list_late)
+        assert await daemon.reaper.empty_strays() == 0
+
+
+async def test_trees_that_cannot_be_listed_end_no_daemon(
+    autojump_clock, factory, monkeypatch, caplog
+):
+    configure(factory, reaper={"interval": 30.0})
+
+    def refuse(self, known):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(FakeTrees, "list_strays", refuse)
+    async with factory.daemon() as daemon:
+        await trio.sleep(100)
+        with pytest.raises(FactoryError, match="Too many open files"):
+            await daemon.reaper.reap(dry_run=False)
+    assert "trees that no run owns cannot be listed" in caplog.text
+
+
+async def test_a_long_sweep_is_no_silence_while_its_grace_lasts(autojump_clock, factory, nursery):
+    configure(factory, stop={"grace": 300.0})
+    ledger = Ledger(factory.store, Registry(), factory.clock)
+    pulse = Pulse("reaper", 30.0)
+    trees = FakeTrees(lambda *_: Program(ignores_terminate=True), factory.world)
+    for n in range(3):
+        place = trees.place("AR-9", "ar-9-impl", RunId(f"stray-{n}"), "/d")
+        await trees.start(place, Command(argv=("x",), env={}, cwd="/"))
+    reaper = Reaper(factory.config, ledger, trees, pulse)
+    nursery.start_soon(reaper.empty_strays)
+    for _ in range(29):
+        await trio.sleep(10)
+        assert not pulse.read().late
+    assert len(factory.left()) == 3
+    await trio.sleep(11)
+    assert factory.left() == []
 
 
 async def test_the_reaper_is_busy_only_while_it_reaps(autojump_clock, factory, nursery):

@@ -1,23 +1,30 @@
 """The fold over facts: one picture, however it is come by."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
+from msgspec.structs import replace
 
 from factoryd.core.errors import IllegalFact
 from factoryd.core.events import (
     AttemptResult,
+    ConfigurationLoaded,
     IssueCancelled,
     IssueDone,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
+    IssueRerouted,
     IssueStopping,
+    IssueThawed,
     OutcomeWritten,
     Recorded,
     RunResult,
     StageStarted,
 )
-from factoryd.core.model import AgentState, IssueState
+from factoryd.core.model import AgentState, IssueState, StopPolicy
+from factoryd.core.records import StopRule
 from factoryd.core.registry import Draft, Registry
 from tests.unit.samples import (
     AGENT,
@@ -27,6 +34,7 @@ from tests.unit.samples import (
     claimed,
     handoff_cleared,
     handoff_made,
+    issue,
     one_of_each,
     run_emptied,
     run_exited,
@@ -52,6 +60,28 @@ def known(registry):
     record = registry.issue(KEY)
     assert record is not None
     return record
+
+
+# ---------------------------------------------------------------------------------------- frozen
+
+
+def test_what_ends_an_issue_thaws_it():
+    for ends in (
+        [IssueStopping(issue=KEY, reason="asked")],
+        [attempt_ended(), IssueDone(issue=KEY)],
+        [attempt_ended(), IssueParked(issue=KEY, reason="spent")],
+    ):
+        registry = running(IssueFrozen(issue=KEY, reason="lunch"))
+        assert (known(registry).frozen, known(registry).frozen_reason) == (True, "lunch")
+        fold(registry, *ends)
+        assert (known(registry).frozen, known(registry).frozen_reason) == (False, None)
+
+
+def test_no_run_of_a_frozen_issue_begins():
+    registry = running(IssueFrozen(issue=KEY, reason="lunch"))
+    with pytest.raises(IllegalFact, match="cannot start while the issue is frozen"):
+        fold(registry, run_starting())
+    fold(registry, IssueThawed(issue=KEY), run_starting())
 
 
 # ---------------------------------------------------------------------------------------- replay
@@ -228,6 +258,16 @@ def test_an_issue_does_not_end_while_a_tree_of_it_is_live():
     assert known(registry).state is IssueState.CANCELLED
 
 
+def test_work_that_has_begun_is_not_triaged_anew():
+    anew = IssueRerouted(issue=KEY, work=issue(), repo="other", recipe="pair", reason="changed")
+    registry = Registry()
+    fold(registry, claimed(), anew)
+    assert (known(registry).repo, known(registry).reason) == ("other", "changed")
+    fold(registry, attempt_started(), attempt_ended())
+    with pytest.raises(IllegalFact, match="an attempt at it has begun"):
+        fold(registry, anew)
+
+
 def test_a_deferred_attempt_does_not_count():
     registry = running()
     fold(registry, attempt_ended(result=AttemptResult.DEFERRED, not_before=5.0))
@@ -275,6 +315,15 @@ def test_a_run_is_live_until_it_is_emptied_or_handed_off(last, state):
     assert not known(registry).runs[AGENT].live
 
 
+def test_a_started_run_and_its_handoff_know_the_inode_of_its_leaf():
+    started = replace(run_started(), cgroup_inode=7)
+    registry = running(run_starting(), started)
+    assert known(registry).runs[AGENT].place == replace(run_starting().place, cgroup_inode=7)
+    fold(registry, handoff_made())
+    (owed,) = registry.handoffs.values()
+    assert owed.place.cgroup_inode == 7
+
+
 def test_counters_count_and_usage_adds_up():
     registry = running(run_starting(), run_emptied(result=RunResult.CRASHED))
     fold(registry, run_starting("second", resumes=1), handoff_made("second"))
@@ -295,3 +344,23 @@ def test_a_new_handoff_never_drops_an_older_one():
     assert list(Registry.replay(registry.snapshot(), []).handoffs) == ["one", "two"]
     fold(registry, handoff_cleared("two"))
     assert list(registry.handoffs) == ["one"]
+
+
+# -------------------------------------------------------------------------------- how to stop
+
+
+def test_the_way_to_stop_trees_is_that_of_the_newest_daemon_also_after_a_snapshot():
+    registry = Registry()
+    assert registry.stop_rule is None
+    old, new = (StopPolicy(protected_pids=frozenset({pid})) for pid in (7, 8))
+    fold(registry, ConfigurationLoaded(stop=old, grace_s=1.0))
+    fold(registry, ConfigurationLoaded(stop=new, grace_s=2.5))
+    again = Registry.replay(registry.snapshot(), [])
+    for one in (registry, again):
+        assert one.stop_rule == StopRule(policy=new, grace_s=2.5)
+
+
+def test_a_snapshot_of_a_time_before_that_was_recorded_is_read():
+    stored = msgspec.json.decode(Registry().snapshot())
+    del stored["stop_rule"]
+    assert Registry.replay(msgspec.json.encode(stored), []).stop_rule is None

@@ -111,7 +111,7 @@ async def test_a_signal_reaches_a_stopped_process_and_lets_it_act():
             await trio.sleep(0.001)
         done = deliver((stat,), signal.SIGTERM, lambda _: True)
         assert await process.wait() == -signal.SIGTERM
-    assert [identity.pid for identity in done.reached] == [process.pid]
+    assert done.reached == {stat.identity: (signal.SIGTERM, signal.SIGCONT)}
 
 
 async def test_a_process_that_is_not_who_it_was_gets_no_signal():
@@ -138,5 +138,31 @@ async def test_a_process_that_is_not_who_it_was_gets_no_signal():
         assert process.stdin is not None
         await process.stdin.aclose()
     gone = deliver((stat,), signal.SIGKILL, lambda _: True)
-    assert (gone.reached, gone.skipped) == ((), ())
+    assert (gone.reached, gone.gone, gone.skipped) == ({}, (stat.identity,), ())
     assert identify(stat.pid) is None
+
+
+async def test_a_process_that_ends_between_the_probe_and_the_signal_is_gone_and_not_skipped():
+    process = await trio.lowlevel.open_process(["/bin/sleep", "600"])
+    stat = read_stat(process.pid)
+    assert stat is not None
+
+    def end_it(_: int) -> bool:  # asked after the identity was verified
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED)
+        return True
+
+    done = deliver((stat,), signal.SIGTERM, end_it)
+    assert (done.reached, done.gone, done.skipped) == ({}, (stat.identity,), ())
+    await process.wait()
+
+
+async def test_a_stopped_process_is_not_woken_to_be_killed():
+    process = await trio.lowlevel.open_process(["/bin/sleep", "600"])
+    process.send_signal(signal.SIGSTOP)
+    with trio.fail_after(5):
+        while (stat := read_stat(process.pid)) is None or stat.state != "T":  # noqa: ASYNC110
+            await trio.sleep(0.001)
+    done = deliver((stat,), signal.SIGKILL, lambda _: True)
+    assert list(done.reached.values()) == [(signal.SIGKILL,)]
+    assert await process.wait() == -signal.SIGKILL

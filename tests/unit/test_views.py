@@ -6,12 +6,12 @@ import trio
 
 from factoryd.core.config import HeartbeatConfig
 from factoryd.core.events import Recorded, decode_fact
-from factoryd.core.model import Containment, IssueState, Problem, Skipped, StopReport
+from factoryd.core.model import Containment, IssueState, Problem, Signalled, Skipped, StopReport
 from factoryd.core.registry import Registry
 from factoryd.flow.preview import preview
 from factoryd.flow.pulse import Pulses
 from factoryd.flow.views import Birth, Overview, fact_view, find_issue, killed_view, rfc3339
-from factoryd.wire.messages import StatusReply
+from factoryd.wire.answers import StatusReply
 from tests.fakes.clock import EPOCH, TrioClock
 from tests.fakes.heartbeat import FakeHeartbeatFile
 from tests.fakes.notifier import FakeNotifier
@@ -40,6 +40,7 @@ def overview_of(daemon):
         started_at=EPOCH,
         adopted_runs=0,
         containment=Containment.CGROUP,
+        controllers=("memory", "pids"),
     )
     return Overview(birth, daemon.shop, daemon.scheduler, pulses)
 
@@ -144,6 +145,7 @@ async def test_the_daemon_and_its_sources_are_shown(autojump_clock, factory):
         assert problems == [("ready/x.md:3", "no title"), ("failing", "not mounted")]
         assert status.daemon.degraded == ("source failing",)
         assert (status.daemon.pid, status.daemon.containment) == (7, "cgroup")
+        assert status.daemon.controllers == ("memory", "pids")
         assert (status.daemon.slots, status.daemon.free_slots) == (2, 2)
         assert overview.health().state == "degraded"
         assert overview.headline() == "0 issues running, 2 slots free, degraded: source failing"
@@ -173,7 +175,7 @@ async def test_handoffs_and_counters_are_shown(autojump_clock, factory):
         status = await overview_of(daemon).status(())
         (handoff,) = status.handoffs
         assert (handoff.agent, handoff.issue) == (IMPL, "AR-1")
-        assert handoff.reason == "1 processes are left: 99 (D state)"
+        assert handoff.reason == "1 process is left: 99 (D state)"
         assert issue_in(status, "AR-1").agents[0].state == "leaked"
         assert status.counters.dispatched == 1
 
@@ -207,6 +209,7 @@ def test_a_kill_is_shown_with_whom_it_spared_and_why():
     report = StopReport(
         signals=("SIGTERM", "SIGKILL"),
         killed=3,
+        signalled=(Signalled(pid=7, signals=("SIGTERM", "SIGKILL")),),
         skipped=(Skipped(pid=1, reason="protected"),),
         survivors=1,
         emptied=False,
@@ -218,6 +221,7 @@ def test_a_kill_is_shown_with_whom_it_spared_and_why():
         "run": fact.run,
         "signals": ("SIGTERM", "SIGKILL"),
         "killed": 3,
+        "signalled": ({"pid": 7, "signals": ("SIGTERM", "SIGKILL")},),
         "skipped": ({"pid": 1, "reason": "protected"},),
         "survivors": 1,
         "emptied": False,

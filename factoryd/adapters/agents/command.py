@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from factoryd.core.assignment import Assignment, factory_variables, placeholder_values
-from factoryd.core.model import Command, RunId
+from factoryd.core.model import Command, Limits, RunId
 from factoryd.core.template import expand
 
 
@@ -23,4 +23,9 @@ class CommandKind:
             argv=expand(work.config.command, placeholder_values(work, run, session)),
             env={**passed, **work.config.env, **factory_variables(work, run, session)},
             cwd=work.workspace,
+            limits=Limits(
+                memory_max_bytes=work.config.memory_max,
+                pids_max=work.config.pids_max or None,
+                cpu_weight=work.config.cpu_weight or None,
+            ),
         )

@@ -63,6 +63,8 @@ class IssueFolder:
         self._source = source
         self._made = False
         self._known: dict[Path, _Known] = {}
+        self._listed: dict[str, Issue] = {}
+        """What was ready at the last listing, by file name."""
 
     def make_directories(self) -> None:
         """Create the directories that are missing.
@@ -87,6 +89,7 @@ class IssueFolder:
         }
         issues: list[Issue] = []
         problems: list[Problem] = []
+        copies: list[str] = []
         for path, found in self._look(self.ready, now, known):
             if isinstance(found, Problem):
                 problems.append(found)
@@ -97,8 +100,10 @@ class IssueFolder:
             else:
                 reason = f"the key {found.key} is taken by {show(taker)}: change it or remove one"
                 problems.append(Problem(where=show(path), reason=reason))
+                copies.append(found.key)
         self._known = known
-        return Listing(issues=tuple(issues), problems=tuple(problems))
+        self._listed = {issue.ref: issue for issue in issues}
+        return Listing(issues=tuple(issues), problems=tuple(problems), copies=tuple(copies))
 
     def read(self, issue: Issue) -> Issue | None:
         """Return the issue as its file is now, claimed or ready.
@@ -233,6 +238,10 @@ class IssueFolder:
         if read is None:
             return None
         data, stamp = read
+        version = sha256(data).hexdigest()
+        listed = self._listed.get(path.name)
+        if listed is not None and listed.version == version:
+            return _Known(stamp=stamp, found=msgspec.structs.replace(listed, since=stamp.mtime))
         try:
             parsed = parse_issue(data)
         except Malformed as error:
@@ -251,7 +260,7 @@ class IssueFolder:
             recipe=parsed.recipe,
             source=self._source,
             ref=path.name,
-            version=sha256(data).hexdigest(),
+            version=version,
             since=stamp.mtime,
         )
         return _Known(stamp=stamp, found=issue)

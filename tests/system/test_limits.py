@@ -1,0 +1,96 @@
+"""What agents of a real daemon may use, and what is kept of what they used."""
+
+import json
+import os
+import resource
+from contextlib import contextmanager
+
+import pytest
+
+from tests.system.daemons import a_daemon, a_place, connect
+
+pytestmark = pytest.mark.system
+
+NO_CONTROLLERS = {"factory": 'containment = "subreaper"'}
+
+HOG = """exec $PYTHON -S -E - <<'END'
+held = []
+try:
+    while True:
+        held.append(bytearray(8 << 20))
+        if len(held) > 64:
+            raise SystemExit("half a gigabyte and no end")
+except MemoryError:
+    count = len(held)
+    held.clear()
+    print("MemoryError after", count)
+    raise SystemExit(3)
+END"""
+
+
+async def facts_of(daemon, kind):
+    async with connect(daemon.place.socket) as client:
+        replies = [reply async for reply in client.stream_of("Events")]
+    facts = [fact for reply in replies for fact in reply["facts"]]
+    return [fact["body"] for fact in facts if fact["kind"] == kind]
+
+
+def output_of(daemon, key):
+    (output,) = (daemon.place.state / "runs" / key).glob("*/output")
+    return output.read_text()
+
+
+@contextmanager
+def soft_limit_on_files(number):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_greedy_agent_gets_no_more_memory_than_its_limit():
+    async with a_daemon(agents='memory_max = "100M"', **NO_CONTROLLERS) as daemon:
+        assert (await daemon.status())["daemon"]["controllers"] == []
+        daemon.place.put("AR-1", HOG)
+        await daemon.wait_issue("AR-1", "parked")
+        word, _, count = output_of(daemon, "AR-1").rpartition(" ")
+        assert word == "MemoryError after"
+        assert 4 <= int(count) <= 12
+        (exited,) = await facts_of(daemon, "run-exited")
+        assert exited["exit"]["status"] == 3
+
+
+async def test_an_agent_of_little_weight_is_nice():
+    async with a_daemon(agents="cpu_weight = 10", **NO_CONTROLLERS) as daemon:
+        daemon.place.put("AR-1", "nice; cat /proc/self/autogroup || :")
+        await daemon.wait_issue("AR-1", "done")
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        first, *rest = output_of(daemon, "AR-1").splitlines()
+        assert first == str(min(own + 10, 19))
+        assert all(line.endswith(f" nice {10}") for line in rest)
+
+
+async def test_an_agent_has_the_daemons_first_limit_on_open_files_and_not_the_raised_one():
+    with a_place() as place, soft_limit_on_files(500):
+        async with place.daemon() as daemon:
+            soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+            assert soft == min(hard, 16384)
+            place.put("AR-1", "ulimit -Sn; ulimit -Hn")
+            await daemon.wait_issue("AR-1", "done")
+            assert output_of(daemon, "AR-1").split() == ["500", str(hard)]
+
+
+async def test_a_receipt_is_kept_of_every_run():
+    async with a_daemon() as daemon:
+        daemon.place.put("AR-1", "exec $PYTHON $AGENT child:2 spin:0.2 exit:0")
+        await daemon.wait_issue("AR-1", "done")
+        (emptied,) = await facts_of(daemon, "run-emptied")
+        receipt, report = emptied["receipt"], emptied["report"]
+        assert receipt["cpu_s"] >= 0.15
+        assert receipt["wall_s"] >= 0.2
+        assert receipt["oom_kills"] == 0
+        assert receipt["peak_processes"] >= 2
+        assert receipt["peak_memory_bytes"] > 1 << 20
+        assert (report["survivors"], report["signals"]) == (0, ["SIGTERM"]), json.dumps(report)

@@ -1,0 +1,129 @@
+"""What a tree says of processes that the kernel does not let die; no real one is needed for it."""
+
+import errno
+
+import pytest
+import trio
+from msgspec.structs import replace
+
+from factoryd.adapters import run_tree
+from factoryd.adapters.proc import Stat
+from factoryd.adapters.run_tree import Group, RunTree
+from factoryd.core.model import RunId, Skipped, StopPolicy, TreePlace, Usage, Victim
+
+POLICY = StopPolicy()
+FIRST = 2**22 + 1
+"""Pids that no machine hands out."""
+
+
+class Immortals:
+    """A group whose processes stay as they are, whatever is done to them. See `run_tree.Group`."""
+
+    def __init__(self, *states: str) -> None:
+        self.members = {
+            pid: Stat(
+                pid=pid, state=state, ppid=1, session=1, cpu_ticks=0, threads=1, start_ticks=1
+            )
+            for pid, state in enumerate(states, FIRST)
+        }
+        self.kills = 0
+        self.busy: OSError | None = None
+
+    def list_members(self) -> dict[int, Stat]:
+        return dict(self.members)
+
+    def holds(self, pid: int) -> bool:
+        return pid in self.members
+
+    async def freeze(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def thaw(self) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    def kill(self) -> bool:
+        self.kills += 1
+        return True
+
+    async def wait_empty(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.members:
+            await trio.sleep_forever()
+
+    def remove(self) -> Usage:
+        if self.busy is not None:
+            raise self.busy
+        return Usage(processes=0)
+
+    def find_victims(self) -> tuple[Victim, ...]:
+        return ()
+
+    def measure(self) -> Usage:
+        return Usage(processes=len(self.members))
+
+
+@pytest.fixture(autouse=True)
+def small_bound(monkeypatch):
+    monkeypatch.setattr(run_tree, "PROOF_BOUND_S", 0.1)
+
+
+def tree_of(group: Group) -> RunTree:
+    place = TreePlace(run=RunId("r1"), issue="AR-1", agent="ar-1-impl", directory="")
+    return RunTree(place, group, None)
+
+
+async def test_uninterruptible_sleep_is_a_survivor_with_that_reason_and_no_proof():
+    group = Immortals("D", "S")
+    report = await tree_of(group).kill(POLICY)
+    assert group.kills >= 1
+    assert (report.emptied, report.survivors) == (False, 2)
+    assert report.skipped == (
+        Skipped(pid=FIRST, reason="uninterruptible sleep"),
+        Skipped(pid=FIRST + 1, reason="alive after SIGKILL"),
+    )
+    assert {one.signals for one in report.signalled} == {("SIGKILL",)}
+
+
+async def test_a_survivor_that_woke_up_and_died_is_proven_gone_by_the_next_try():
+    group = Immortals("D")
+    tree = tree_of(group)
+    assert not (await tree.kill(POLICY)).emptied
+    group.members.clear()
+    report = await tree.kill(POLICY)
+    assert (report.emptied, report.survivors) == (True, 0)
+    assert tree.usage().processes == 0
+
+
+async def test_a_grace_over_the_immortal_is_ended_by_its_caller_alone():
+    tree = tree_of(Immortals("D"))
+    with trio.move_on_after(0.05) as grace:
+        await tree.terminate(POLICY)
+    assert grace.cancelled_caught
+
+
+async def test_a_leaf_that_may_not_be_thawed_is_said_and_not_raised():
+    tree = tree_of(Immortals("S"))
+    with trio.move_on_after(0.05):
+        await tree.terminate(POLICY)
+    skipped = (await tree.kill(POLICY)).skipped
+    assert Skipped(pid=0, reason="the leaf cannot be thawed: Permission denied") in skipped
+
+
+async def test_a_leaf_that_cannot_be_removed_is_no_proof():
+    group = Immortals()
+    group.busy = OSError(errno.EBUSY, "Device or resource busy")
+    tree = tree_of(group)
+    report = await tree.kill(POLICY)
+    reason = "the leaf cannot be removed: Device or resource busy"
+    assert (report.emptied, report.skipped) == (False, (Skipped(pid=0, reason=reason),))
+    group.busy = None
+    assert (await tree.kill(POLICY)).emptied
+
+
+async def test_protection_keeps_a_leaf_from_being_killed_at_once():
+    group = Immortals("S", "S")
+    policy = replace(POLICY, protected_pids=frozenset({FIRST}))
+    report = await tree_of(group).kill(policy)
+    assert group.kills == 0
+    assert Skipped(pid=FIRST, reason="protected") in report.skipped
+    assert not report.emptied

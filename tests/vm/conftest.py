@@ -1,0 +1,20 @@
+"""One machine for each Debian, booted once for all checks of it that are wanted."""
+
+import faulthandler
+
+import pytest
+
+from tests.vm.machines import Report, examine
+
+Reports = dict[tuple[str, str], Report]
+
+
+@pytest.fixture(scope="session")
+def reports(request: pytest.FixtureRequest) -> Reports:
+    wanted: dict[str, list[str]] = {}
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and "reports" in item.fixturenames:
+            suite, check = (str(item.callspec.params[name]) for name in ("suite", "check"))
+            wanted.setdefault(suite, []).append(check)
+    faulthandler.cancel_dump_traceback_later()  # this takes longer than a test that hangs may
+    return examine(wanted)
