@@ -46,7 +46,7 @@ grace = "300ms"
 {stop}
 [safety]
 require_label = ""
-
+{safety}
 [output]
 journal = false
 {output}
@@ -447,7 +447,7 @@ def a_place(**sections: str) -> Iterator[Place]:
 
 def configuration(**sections: str) -> str:
     """Return the configuration of a place, with lines added to its sections."""
-    names = ("factory", "dispatch", "resume", "stop", "output", "access", "agents")
+    names = ("factory", "dispatch", "resume", "stop", "safety", "output", "access", "agents")
     lines: dict[str, object] = dict.fromkeys(names, "")
     for name, added in sections.items():
         assert name in lines, name

@@ -20,6 +20,7 @@ from factoryd.core.events import (
     AnyFact,
     AttemptEnded,
     AttemptStarted,
+    ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
     HandoffCleared,
@@ -28,10 +29,15 @@ from factoryd.core.events import (
     IssueClaimed,
     IssueDone,
     IssueEscalated,
+    IssueFrozen,
     IssueLeftReady,
     IssueParked,
     IssueReopened,
+    IssueRerouted,
     IssueStopping,
+    IssueThawed,
+    NameCollided,
+    OutcomeWithheld,
     OutcomeWritten,
     RunEmptied,
     RunExited,
@@ -91,6 +97,33 @@ async def let_go(daemon: Daemon, kinds: Counter[str]) -> None:
         await daemon.call("Shutdown")
 
 
+async def let_go_of_the_name(daemon: Daemon, kinds: Counter[str]) -> None:
+    """End what is protected only once its name was missed."""
+    if kinds["name-collided"]:
+        await let_go(daemon, kinds)
+
+
+async def freeze_and_thaw(daemon: Daemon, kinds: Counter[str]) -> None:
+    """Freeze the issue once its agent runs, thaw it, and let the agent end."""
+    if kinds["issue-thawed"]:
+        (daemon.place.root / "thawed").touch()
+    elif kinds["issue-frozen"]:
+        await daemon.call("Thaw", target="A-1")
+    elif kinds["run-started"]:
+        await daemon.call("Freeze", target="A-1")
+
+
+async def change_once_claimed(place: Place) -> None:
+    """Have a daemon die as soon as it has claimed the issue, and give that another recipe."""
+    assert (await place.run("--once", FACTORYD_FAULT="die-after:issue-claimed")).returncode < 0
+    file = place.ready / "A-1.md"
+    file.write_text(file.read_text().replace("title:", "recipe: pair\ntitle:"))
+
+
+async def leave(place: Place) -> None:
+    """Begin with the issue, and nothing else."""
+
+
 async def bring_back(daemon: Daemon, kinds: Counter[str]) -> None:
     """Move the issue back to ready, once, when it is done and known to have left."""
     place, moved = daemon.place, daemon.place.root / "moved"
@@ -125,6 +158,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     person: Person = nobody
     arguments: tuple[str, ...] = ("--once",)
+    before: Callable[[Place], Awaitable[None]] = leave
     more: dict[str, str] = {}
     sections: dict[str, str] = {}
 
@@ -132,7 +166,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
 def frame(**more: int) -> dict[type, int]:
     """Return what facts there are in every life, and some more, by the names of their classes."""
     classes = {kind.__name__: kind for kind in KINDS}
-    base = {"DaemonStarted": 1, "DaemonStopped": 1, "IssueLeftReady": 1}
+    base = {"DaemonStarted": 1, "ConfigurationLoaded": 1, "DaemonStopped": 1, "IssueLeftReady": 1}
     return {classes[name]: count for name, count in {**base, **more}.items()}
 
 
@@ -145,6 +179,12 @@ def runs(count: int) -> dict[str, int]:
     """Return the facts of runs that end by themselves."""
     return dict.fromkeys(("RunStarting", "RunStarted", "RunExited", "RunEmptied"), count)
 
+
+KEEP = """
+ln -s /bin/sh ../keepme
+../keepme -c 'until [ -e ../released ]; do sleep 0.05; done' 9>&- &
+"""
+"""Leave a protected process behind."""
 
 RUN = (RunStarting, RunStarted, RunExited, RunEmptied)
 
@@ -160,8 +200,8 @@ LIVES = {
         ),
         visits=around(*RUN, numbers=(2, 4))
         | around(StageStarted, numbers=(2, 3))
-        | around(DaemonStarted, IssueClaimed, AttemptStarted, AttemptEnded, IssueDone)
-        | around(OutcomeWritten, IssueLeftReady, DaemonStopped),
+        | around(DaemonStarted, ConfigurationLoaded, IssueClaimed, AttemptStarted)
+        | around(AttemptEnded, IssueDone, OutcomeWritten, IssueLeftReady, DaemonStopped),
         starts=("a-1-w 1 1", "a-1-r 1 1", "a-1-w 1 2", "a-1-r 1 2"),
         attempts=("succeeded",),
         ends_in="done",
@@ -231,7 +271,7 @@ LIVES = {
     "escalated": Life(
         script="exit 0",
         more={"repo": "nowhere"},
-        facts={DaemonStarted: 1, IssueEscalated: 1, DaemonStopped: 1},
+        facts={DaemonStarted: 1, ConfigurationLoaded: 1, IssueEscalated: 1, DaemonStopped: 1},
         visits=around(IssueEscalated, DaemonStopped),
         starts=(),
         attempts=(),
@@ -257,8 +297,7 @@ LIVES = {
         state="done",
     ),
     "handed off": Life(
-        script="ln -s /bin/sh ../keepme\n"
-        "../keepme -c 'until [ -e ../released ]; do sleep 0.05; done' 9>&- &",
+        script=KEEP,
         person=let_go,
         arguments=(),
         facts=frame(
@@ -274,18 +313,84 @@ LIVES = {
         ends_in="done",
         state="done",
     ),
+    "collided": Life(
+        script=f"{KEEP}exit 1",
+        sections={"dispatch": "max_attempts = 2"},
+        person=let_go_of_the_name,
+        arguments=(),
+        facts=frame(
+            **dict.fromkeys(("AttemptStarted", "AttemptEnded", "StageStarted"), 2),
+            **dict.fromkeys(("RunStarting", "RunStarted", "RunExited", "NameCollided"), 1),
+            **dict.fromkeys(("IssueClaimed", "IssueParked", "OutcomeWritten"), 1),
+            HandoffMade=1,
+            HandoffCleared=1,
+        ),
+        visits=around(NameCollided),
+        starts=("a-1-w 1 1",),
+        attempts=("failed", "failed"),
+        ends_in="failed",
+        state="parked",
+    ),
+    "frozen": Life(
+        script="until [ -e ../thawed ]; do sleep 0.02; done",
+        person=freeze_and_thaw,
+        facts=frame(
+            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
+            **dict.fromkeys(("IssueFrozen", "IssueThawed", "StageStarted", "OutcomeWritten"), 1),
+            **runs(1),
+        ),
+        visits=around(IssueFrozen, IssueThawed),
+        starts=("a-1-w 1 1",),
+        attempts=("succeeded",),
+        ends_in="done",
+        state="done",
+    ),
+    "rerouted": Life(
+        script="exit 0",
+        before=change_once_claimed,
+        facts=frame(
+            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
+            **runs(2),
+            IssueRerouted=1,
+            StageStarted=2,
+            OutcomeWritten=1,
+        )
+        | {DaemonStarted: 2, ConfigurationLoaded: 2},
+        visits=around(IssueRerouted),
+        starts=("a-1-w 1 1", "a-1-r 1 1"),
+        attempts=("succeeded",),
+        ends_in="done",
+        state="done",
+    ),
+    "withheld": Life(
+        script="sed -i 's/^labels: .*//' ../issues/active/A-1.md",
+        more={"labels": "[yes]"},
+        sections={"safety": 'require_label = "yes"'},
+        facts=frame(
+            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
+            **runs(1),
+            StageStarted=1,
+            OutcomeWithheld=1,
+        ),
+        visits=around(OutcomeWithheld),
+        starts=("a-1-w 1 1",),
+        attempts=("succeeded",),
+        ends_in="active",
+        state="done",
+    ),
 }
 
 UNVISITED: dict[type, str] = {}
 """Kinds of facts around which no daemon of these tests dies, and why not."""
 
-MAY_REPEAT = {DaemonStarted, DaemonStopped, *RUN}
+MAY_REPEAT = {DaemonStarted, ConfigurationLoaded, DaemonStopped, *RUN}
 """A daemon's death adds a daemon, and a run where one was recorded and had not begun."""
 
 WITHOUT_CGROUPS = {
     "resumed": RUN,
     "killed": (RunStarted, IssueStopping, RunEmptied),
     "handed off": (HandoffMade,),
+    "frozen": (IssueFrozen,),
 }
 """Where it matters how processes are kept together; the first fact of each kind will do there."""
 
@@ -318,6 +423,7 @@ async def test_a_fault_that_does_not_exist_stops_the_start_before_anything_is_ma
 async def test_a_life_without_a_death_has_the_facts_that_are_listed(name):
     life = LIVES[name]
     with a_life("cgroup", life) as place:
+        await life.before(place)
         check(place, life, await one_daemon(place, life))
         assert Counter(map(type, facts_of(place))) == life.facts
 
@@ -335,6 +441,7 @@ async def test_a_daemon_that_dies_between_two_facts_costs_nothing(containment, n
         try:
             async with limit:
                 with a_life(containment, life) as place:
+                    await life.before(place)
                     died = await one_daemon(place, life, FACTORYD_FAULT=fault)
                     assert died == -SIGKILL, f"not reached, the daemon ended with {died}"
                     check(place, life, await one_daemon(place, life))
@@ -393,8 +500,8 @@ def check(place: Place, life: Life, status: int) -> None:
     check_ledger(place, life)
     kinds = list(map(type, facts_of(place)))
     at_last = kinds[-1 - kinds[::-1].index(DaemonStarted) :]
-    expected = int(IssueParked in at_last or IssueEscalated in at_last)
-    assert status == expected, place.log
+    for_people = "--once" in life.arguments and {IssueParked, IssueEscalated} & set(at_last)
+    assert status == int(bool(for_people)), place.log
 
 
 def check_files(place: Place, life: Life) -> None:
@@ -407,7 +514,9 @@ def check_files(place: Place, life: Life) -> None:
     (file,) = place.root.glob("issues/*/A-1.md")
     assert file.parent.name == life.ends_in
     outcomes = list(place.root.glob("issues/*/A-1.md.outcome.json"))
-    assert [path.parent.name for path in outcomes] == [life.ends_in] * bool(life.starts)
+    assert [path.parent.name for path in outcomes] == [life.ends_in] * (
+        OutcomeWritten in life.facts
+    )
     for path in outcomes:
         assert json.loads(path.read_text())["state"] == life.state
 
