@@ -14,6 +14,7 @@ TERMINAL_BLOCK = "dispatch already terminal"
 IN_FLIGHT_BLOCK = "dispatch already in-flight"
 BACKOFF_BLOCK = "dispatch backoff active"
 LIMIT_BLOCK = "dispatch retry limit reached"
+PAUSE_BLOCK = "paused"
 SLOT_BLOCK = "no free slot"
 
 
@@ -81,6 +82,13 @@ def decide(issue: Issue, record: IssueRecord | None, config: Config, now: float)
     if known and record is not None and record.reason == route.reason:
         return Skip(issue=issue, reason=route.reason)
     return Escalate(issue=issue, reason=route.reason)
+
+
+def hold_reason(*, paused: bool, free_slots: int) -> str | None:
+    """Return why even an issue that may be dispatched has to wait, None when it has not to."""
+    if paused:
+        return PAUSE_BLOCK
+    return None if free_slots > 0 else SLOT_BLOCK
 
 
 def in_order(issues: Iterable[Issue]) -> list[Issue]:

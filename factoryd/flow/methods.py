@@ -34,7 +34,9 @@ from factoryd.wire.messages import (
     KillCall,
     LogsCall,
     Nothing,
+    PauseCall,
     ReapCall,
+    ResumeCall,
     ShutdownCall,
     StatusCall,
     SubmitCall,
@@ -111,6 +113,8 @@ class Methods:
                 return await self._submit(parameters)
             case FreezeCall() | ThawCall():
                 return await self._steering.freeze_or_thaw(parameters)
+            case PauseCall() | ResumeCall():
+                return await self._steering.pause_or_resume(parameters)
             case ReapCall():
                 return await self._reaper.reap(dry_run=parameters.dry_run)
             case _:

@@ -176,7 +176,7 @@ class Scheduler:
             await follower.ask()
         await self._note_departures()  # or what is put back before the next start is not new
         left = [i for i in self._free() if isinstance(self.decide(i), Dispatch | Reopen | Escalate)]
-        if left:
+        if left and self._shop.ledger.registry.paused is None:
             self.wake()
         return not left and not self._scopes
 
@@ -222,6 +222,8 @@ class Scheduler:
 
     async def _take_on(self, scopes: trio.Nursery) -> None:
         slots = self._shop.slots
+        if self._shop.ledger.registry.paused is not None:
+            return
         wanted = [one for i in self._free() if isinstance(one := self.decide(i), Dispatch)]
         taken = wanted[: slots.free]
         for _ in taken:

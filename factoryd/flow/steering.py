@@ -5,16 +5,30 @@ from typing import Protocol
 
 import trio
 
-from factoryd.core.errors import BadUsage, LedgerUnavailable
-from factoryd.core.events import HandoffMade, Recorded, RunEmptied
+from factoryd.core.errors import BadUsage, IllegalFact, LedgerUnavailable
+from factoryd.core.events import (
+    AnyFact,
+    FactoryPaused,
+    FactoryResumed,
+    HandoffMade,
+    Recorded,
+    RunEmptied,
+)
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from factoryd.core.records import same_issue
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.varlink import Say
 from factoryd.flow.views import Overview, find_issue, killed_view
-from factoryd.wire.answers import FrostReply, KilledView, KillReply, ShutdownReply
-from factoryd.wire.messages import FreezeCall, KillCall, ShutdownCall, ThawCall
+from factoryd.wire.answers import FrostReply, KilledView, KillReply, PauseReply, ShutdownReply
+from factoryd.wire.messages import (
+    FreezeCall,
+    KillCall,
+    PauseCall,
+    ResumeCall,
+    ShutdownCall,
+    ThawCall,
+)
 
 MAX_REASON = 1000
 """Characters kept of why somebody wants something."""
@@ -41,6 +55,21 @@ class Steering:
         self._scheduler = scheduler
         self._overview = overview
         self._shut_down = shut_down
+
+    async def pause_or_resume(self, call: PauseCall | ResumeCall) -> PauseReply:
+        """Have nothing new dispatched, or go on with it; asked for what is so, change nothing."""
+        self._check_writing()
+        fact: AnyFact = FactoryResumed()
+        if isinstance(call, PauseCall):
+            fact = FactoryPaused(reason=_reason(call.reason, "paused by a person"))
+        try:
+            await self._ledger.record(fact)
+            changed = True
+        except IllegalFact:
+            changed = False
+        self._scheduler.wake()
+        paused = self._ledger.registry.paused
+        return PauseReply(paused=paused is not None, reason=paused, changed=changed)
 
     async def freeze_or_thaw(self, call: FreezeCall | ThawCall) -> FrostReply:
         """Have an issue stand still, or go on, and tell how many of its runs obey."""

@@ -21,6 +21,7 @@ class DaemonView(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_age_s: float | None
     adopted_runs: int
     controllers: tuple[str, ...]
+    paused_reason: str | None = None
 
 
 class ProblemView(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,6 +210,14 @@ class FrostReply(msgspec.Struct, frozen=True, kw_only=True):
     issue: str
     runs: int
     late: int
+
+
+class PauseReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether dispatching is paused now, why, and whether that is so only since this call."""
+
+    paused: bool
+    reason: str | None
+    changed: bool
 
 
 class ReapedView(msgspec.Struct, frozen=True, kw_only=True):

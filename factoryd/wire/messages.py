@@ -13,6 +13,7 @@ from factoryd.wire.answers import (
     HealthReply,
     KillReply,
     LogsReply,
+    PauseReply,
     ReapReply,
     ShutdownReply,
     StatusReply,
@@ -109,6 +110,16 @@ class ThawCall(msgspec.Struct, frozen=True, kw_only=True):
     target: str
 
 
+class PauseCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have nothing new dispatched until `Resume`."""
+
+    reason: str | None = None
+
+
+class ResumeCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have dispatching go on."""
+
+
 class ReapCall(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for trees that nobody owns to be emptied, or what that would do."""
 
@@ -193,6 +204,12 @@ METHODS = {
         doc="Has an issue stand still with all its agents until it is thawed.",
     ),
     "Thaw": MethodSpec(call=ThawCall, reply=FrostReply, doc="Has a frozen issue go on."),
+    "Pause": MethodSpec(
+        call=PauseCall,
+        reply=PauseReply,
+        doc="Has nothing new dispatched, over restarts too; what runs goes on.",
+    ),
+    "Resume": MethodSpec(call=ResumeCall, reply=PauseReply, doc="Has dispatching go on."),
     "Shutdown": MethodSpec(
         call=ShutdownCall,
         reply=ShutdownReply,
