@@ -106,6 +106,10 @@ def _thaw(parser: ArgumentParser) -> None:
     parser.add_argument("issue", metavar="ISSUE", help="its key, or the name of one of its agents")
 
 
+def _explain(parser: ArgumentParser) -> None:
+    parser.add_argument("issue", metavar="ISSUE", help="its key, or the name of one of its agents")
+
+
 def _pause(parser: ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="TEXT", help="why, for the record")
 
@@ -128,6 +132,7 @@ VERBS: dict[str, tuple[Callable[[ArgumentParser], None], list[str], str]] = {
     "kill": (_kill, [], "end issues with all their agents, and prove that nothing is left"),
     "logs": (_logs, [], "show an agent's output"),
     "events": (_events, [], "show what happened"),
+    "explain": (_explain, [], "say why an issue is dispatched, or why not"),
     "health": (_nothing, ["loop-status"], "say whether the daemon makes progress"),
     "freeze": (_freeze, [], "have an issue stand still with all its agents"),
     "thaw": (_thaw, [], "have a frozen issue go on"),

@@ -9,6 +9,7 @@ from factoryctl.output import printable
 from factoryd.wire.answers import (
     AgentView,
     DaemonView,
+    ExplainReply,
     FactView,
     FrostReply,
     HandoffView,
@@ -129,6 +130,17 @@ def plain_pause(pause: PauseReply) -> str:
         return "dispatching goes on" if pause.changed else "dispatching was not paused"
     already = "" if pause.changed else " already"
     return printable(f"dispatching is paused{already}: {pause.reason or UNKNOWN}")
+
+
+def plain_explanation(explained: ExplainReply) -> str:
+    """Return what an explanation comes to, and a table of its checks."""
+    words = {True: "passed", False: "FAILED", None: UNKNOWN}
+    state = explained.state or "not in the ledger"
+    table = [("against it may stand", "answer", "because")]
+    table += [(one.check, words[one.passed], one.detail) for one in explained.checks]
+    printed = [tuple(map(printable, row)) for row in table]
+    head = printable(f"{explained.issue} ({state}): {explained.verdict}")
+    return "\n".join([head, "", *align(printed)])
 
 
 def plain_checkup(checkup: Checkup) -> str:

@@ -65,9 +65,14 @@ def block_reason(record: IssueRecord | None, now: float, max_attempts: int) -> s
     return LIMIT_BLOCK if record.attempts_used >= max_attempts else None
 
 
+def reopens(record: IssueRecord) -> bool:
+    """Say whether an issue that its source shows as ready is new work although it has ended."""
+    return record.state in TERMINAL and record.left_ready and record.written
+
+
 def decide(issue: Issue, record: IssueRecord | None, config: Config, now: float) -> Decision:
     """Return what to do with an issue that a source shows as ready, slots and pauses aside."""
-    if record is not None and record.state in TERMINAL and record.left_ready and record.written:
+    if record is not None and reopens(record):
         return Reopen(issue=issue)
     blocked = block_reason(record, now, config.dispatch.max_attempts)
     if blocked is None and record is not None and record.state in IN_FLIGHT:

@@ -6,13 +6,22 @@ import msgspec
 import trio
 
 from factoryd.core.errors import BadUsage, FactoryError, NoSuchTarget
+from factoryd.core.explain import sum_up
 from factoryd.core.model import RunId, TreePlace
 from factoryd.core.records import same_issue
+from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.varlink import Say
 from factoryd.flow.views import Overview, fact_view, find_issue
-from factoryd.wire.answers import EventsReply, LineView, LogsReply, StatusReply
-from factoryd.wire.messages import EventsCall, LogsCall, StatusCall
+from factoryd.wire.answers import (
+    EventsReply,
+    ExplainReply,
+    FindingView,
+    LineView,
+    LogsReply,
+    StatusReply,
+)
+from factoryd.wire.messages import EventsCall, ExplainCall, LogsCall, StatusCall
 
 MAX_FACTS = 10_000
 MAX_LINES = 10_000
@@ -26,7 +35,8 @@ _MAX_SEQ = (1 << 63) - 1
 class Looking:
     """The methods that change nothing."""
 
-    def __init__(self, shop: Shop, overview: Overview) -> None:
+    def __init__(self, shop: Shop, scheduler: Scheduler, overview: Overview) -> None:
+        self._scheduler = scheduler
         self._ledger = shop.ledger
         self._runner = shop.runner
         self._desk = shop.desk
@@ -54,6 +64,21 @@ class Looking:
             with trio.move_on_after(LOOK_EVERY_S):
                 await self._ledger.wait_beyond(seq)
             await trio.sleep(0.1)
+
+    def explain(self, call: ExplainCall) -> ExplainReply:
+        """Return every check on an issue, known or not, with its answer."""
+        record = find_issue(self._ledger.registry, call.target)
+        key = call.target if record is None else record.issue.key
+        findings = self._scheduler.explain(key)
+        return ExplainReply(
+            issue=key,
+            state=None if record is None else record.state,
+            verdict=sum_up(findings),
+            checks=tuple(
+                FindingView(check=one.check, passed=one.passed, detail=one.detail)
+                for one in findings
+            ),
+        )
 
     async def events(self, call: EventsCall, say: Say) -> None:
         """Show facts, up to now or as they happen."""

@@ -30,6 +30,7 @@ from factoryd.wire.messages import (
     SERVICE_INTERFACE,
     Call,
     EventsCall,
+    ExplainCall,
     FreezeCall,
     KillCall,
     LogsCall,
@@ -72,7 +73,7 @@ class Methods:
         self._sources = shop.sources
         self._overview = overview
         self._reaper = reaper
-        self._looking = Looking(shop, overview)
+        self._looking = Looking(shop, scheduler, overview)
         self._steering = Steering(shop, scheduler, overview, shut_down)
 
     async def answer(self, interface: str, name: str, call: Call, say: Say) -> None:
@@ -113,6 +114,8 @@ class Methods:
                 return await self._submit(parameters)
             case FreezeCall() | ThawCall():
                 return await self._steering.freeze_or_thaw(parameters)
+            case ExplainCall():
+                return self._looking.explain(parameters)
             case PauseCall() | ResumeCall():
                 return await self._steering.pause_or_resume(parameters)
             case ReapCall():

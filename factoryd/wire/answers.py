@@ -220,6 +220,26 @@ class PauseReply(msgspec.Struct, frozen=True, kw_only=True):
     changed: bool
 
 
+class FindingView(msgspec.Struct, frozen=True, kw_only=True):
+    """A check on an issue and its answer; `passed` is null where there is nothing to ask it of."""
+
+    check: str
+    passed: bool | None
+    detail: str
+
+
+class ExplainReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Every check on an issue in the order of deciding, and what they come to.
+
+    `state` is null for an issue that the ledger does not know.
+    """
+
+    issue: str
+    state: str | None
+    verdict: str
+    checks: tuple[FindingView, ...]
+
+
 class ReapedView(msgspec.Struct, frozen=True, kw_only=True):
     """A tree that is proven empty now, and the processes of it that were found."""
 

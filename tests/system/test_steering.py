@@ -6,6 +6,7 @@ from signal import SIGKILL
 
 import pytest
 
+from factoryd.core.explain import CHECKS
 from tests.system.daemons import a_place, play
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
@@ -38,3 +39,27 @@ async def test_a_pause_outlives_a_killed_daemon_and_ends_when_told():
             resumed = await ctl(place, "--json", "resume")
             assert json.loads(resumed.stdout) == {"paused": False, "reason": None, "changed": True}
             await second.wait_issue("A-2", "done")
+
+
+async def test_explain_gives_every_check_in_order_for_any_issue():
+    with a_place() as place:
+        async with place.daemon() as daemon:
+            place.put("A-1", play())
+            await daemon.wait_running("A-1")
+            place.put("A-2", "echo up", repo="nowhere")
+            await daemon.wait_issue("A-2", "escalated")
+            verdicts = {}
+            for key in ("a-1-w", "A-2", "Z-9"):
+                told = await ctl(place, "--json", "explain", key)
+                assert told.returncode == 0, told.stderr
+                reply = json.loads(told.stdout)
+                assert [one["check"] for one in reply["checks"]] == list(CHECKS)
+                verdicts[reply["issue"]] = reply["verdict"].split(":")[0]
+            assert verdicts == {
+                "A-1": "dispatch already in-flight",
+                "A-2": "no route",
+                "Z-9": "unknown issue",
+            }
+            table = (await ctl(place, "explain", "A-2")).stdout.splitlines()
+            assert table[0].startswith("A-2 (escalated): no route: it names the repo 'nowhere'")
+            assert len(table) == 3 + len(CHECKS)
