@@ -106,6 +106,14 @@ def _thaw(parser: ArgumentParser) -> None:
     parser.add_argument("issue", metavar="ISSUE", help="its key, or the name of one of its agents")
 
 
+def _explain(parser: ArgumentParser) -> None:
+    parser.add_argument("issue", metavar="ISSUE", help="its key, or the name of one of its agents")
+
+
+def _pause(parser: ArgumentParser) -> None:
+    parser.add_argument("--reason", metavar="TEXT", help="why, for the record")
+
+
 def _restart(parser: ArgumentParser) -> None:
     parser.add_argument("--keep-agents", action="store_true", help="the agents go on meanwhile")
 
@@ -124,9 +132,12 @@ VERBS: dict[str, tuple[Callable[[ArgumentParser], None], list[str], str]] = {
     "kill": (_kill, [], "end issues with all their agents, and prove that nothing is left"),
     "logs": (_logs, [], "show an agent's output"),
     "events": (_events, [], "show what happened"),
+    "explain": (_explain, [], "say why an issue is dispatched, or why not"),
     "health": (_nothing, ["loop-status"], "say whether the daemon makes progress"),
     "freeze": (_freeze, [], "have an issue stand still with all its agents"),
     "thaw": (_thaw, [], "have a frozen issue go on"),
+    "pause": (_pause, [], "dispatch nothing new; what runs goes on"),
+    "resume": (_nothing, [], "go on dispatching"),
     "doctor": (_nothing, [], "say what this machine offers, what is wrong and what to do"),
     "restart": (_restart, [], "replace the daemon, with --keep-agents while its agents go on"),
     "reap-orphans": (_reap, [], "end agents that nobody looks after, with or without a daemon"),

@@ -9,12 +9,14 @@ from factoryctl.output import printable
 from factoryd.wire.answers import (
     AgentView,
     DaemonView,
+    ExplainReply,
     FactView,
     FrostReply,
     HandoffView,
     HealthReply,
     IssueView,
     KilledView,
+    PauseReply,
     StatusReply,
 )
 from factoryd.wire.checkup import Checkup, Verdict
@@ -122,6 +124,25 @@ def plain_frost(frost: FrostReply, done: str) -> str:
     return printable(f"{frost.issue}  {done}, {frost.runs} of {frost.runs + frost.late} runs")
 
 
+def plain_pause(pause: PauseReply) -> str:
+    """Return one line on whether dispatching is paused now."""
+    if not pause.paused:
+        return "dispatching goes on" if pause.changed else "dispatching was not paused"
+    already = "" if pause.changed else " already"
+    return printable(f"dispatching is paused{already}: {pause.reason or UNKNOWN}")
+
+
+def plain_explanation(explained: ExplainReply) -> str:
+    """Return what an explanation comes to, and a table of its checks."""
+    words = {True: "passed", False: "FAILED", None: UNKNOWN}
+    state = explained.state or "not in the ledger"
+    table = [("against it may stand", "answer", "because")]
+    table += [(one.check, words[one.passed], one.detail) for one in explained.checks]
+    printed = [tuple(map(printable, row)) for row in table]
+    head = printable(f"{explained.issue} ({state}): {explained.verdict}")
+    return "\n".join([head, "", *align(printed)])
+
+
 def plain_checkup(checkup: Checkup) -> str:
     """Return one line on each thing that was looked at and, below it, what to do."""
     width = max(len(state) for state in Verdict)
@@ -197,7 +218,8 @@ _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 
 
 def _headline(daemon: DaemonView, now: datetime) -> str:
-    paused = ", paused" if daemon.paused else ""
+    why = f" ({daemon.paused_reason})" if daemon.paused_reason else ""
+    paused = f", paused{why}" if daemon.paused else ""
     controllers = f" ({', '.join(daemon.controllers)})" if daemon.controllers else ""
     return (
         f"factoryd {daemon.version} {daemon.state}{paused}: pid {daemon.pid}, "

@@ -78,6 +78,16 @@ class ConfigurationLoaded(Fact, frozen=True, kw_only=True, tag="configuration-lo
     grace_s: float
 
 
+class FactoryPaused(Fact, frozen=True, kw_only=True, tag="factory-paused"):
+    """A person asked that nothing new is dispatched; what runs goes on. Lasts over restarts."""
+
+    reason: str
+
+
+class FactoryResumed(Fact, frozen=True, kw_only=True, tag="factory-resumed"):
+    """Dispatching goes on."""
+
+
 class IssueClaimed(Fact, frozen=True, kw_only=True, tag="issue-claimed"):
     """The issue is ours: kept through attempts, cooldown and waiting. `work` is without body."""
 
@@ -249,6 +259,8 @@ AnyFact = (
     DaemonStarted
     | DaemonStopped
     | ConfigurationLoaded
+    | FactoryPaused
+    | FactoryResumed
     | IssueClaimed
     | IssueRerouted
     | IssueEscalated

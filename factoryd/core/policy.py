@@ -14,6 +14,7 @@ TERMINAL_BLOCK = "dispatch already terminal"
 IN_FLIGHT_BLOCK = "dispatch already in-flight"
 BACKOFF_BLOCK = "dispatch backoff active"
 LIMIT_BLOCK = "dispatch retry limit reached"
+PAUSE_BLOCK = "paused"
 SLOT_BLOCK = "no free slot"
 
 
@@ -64,9 +65,14 @@ def block_reason(record: IssueRecord | None, now: float, max_attempts: int) -> s
     return LIMIT_BLOCK if record.attempts_used >= max_attempts else None
 
 
+def reopens(record: IssueRecord) -> bool:
+    """Say whether an issue that its source shows as ready is new work although it has ended."""
+    return record.state in TERMINAL and record.left_ready and record.written
+
+
 def decide(issue: Issue, record: IssueRecord | None, config: Config, now: float) -> Decision:
     """Return what to do with an issue that a source shows as ready, slots and pauses aside."""
-    if record is not None and record.state in TERMINAL and record.left_ready and record.written:
+    if record is not None and reopens(record):
         return Reopen(issue=issue)
     blocked = block_reason(record, now, config.dispatch.max_attempts)
     if blocked is None and record is not None and record.state in IN_FLIGHT:
@@ -81,6 +87,13 @@ def decide(issue: Issue, record: IssueRecord | None, config: Config, now: float)
     if known and record is not None and record.reason == route.reason:
         return Skip(issue=issue, reason=route.reason)
     return Escalate(issue=issue, reason=route.reason)
+
+
+def hold_reason(*, paused: bool, free_slots: int) -> str | None:
+    """Return why even an issue that may be dispatched has to wait, None when it has not to."""
+    if paused:
+        return PAUSE_BLOCK
+    return None if free_slots > 0 else SLOT_BLOCK
 
 
 def in_order(issues: Iterable[Issue]) -> list[Issue]:

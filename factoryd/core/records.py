@@ -120,6 +120,7 @@ class Snapshot(Data, frozen=True, kw_only=True):
     handoffs: dict[str, HandoffRecord]
     counters: Counters
     stop_rule: StopRule | None = None
+    paused: str | None = None
 
 
 def same_issue(key: str) -> str:

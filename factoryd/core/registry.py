@@ -21,6 +21,8 @@ from factoryd.core.events import (
     DaemonStarted,
     DaemonStopped,
     Entry,
+    FactoryPaused,
+    FactoryResumed,
     HandoffCleared,
     HandoffMade,
     IssueCancelled,
@@ -45,6 +47,7 @@ from factoryd.core.events import (
     RunStarting,
     StageStarted,
 )
+from factoryd.core.frozen import freeze_or_thaw, thawed
 from factoryd.core.lifecycle import next_state
 from factoryd.core.model import AgentState, RunId
 from factoryd.core.names import check_name_free
@@ -68,6 +71,8 @@ class Registry:
         self.counters = Counters()
         self.stop_rule: StopRule | None = None
         """How the daemon that opened the ledger last stops trees; None before the first said."""
+        self.paused: str | None = None
+        """Why nothing new is dispatched; None while dispatching goes on."""
         self.seq = 0
 
     @classmethod
@@ -80,6 +85,7 @@ class Registry:
             registry.handoffs = stored.handoffs
             registry.counters = stored.counters
             registry.stop_rule = stored.stop_rule
+            registry.paused = stored.paused
             registry.seq = stored.seq
         for recorded in facts:
             draft = Draft(registry)
@@ -96,6 +102,7 @@ class Registry:
                 handoffs=self.handoffs,
                 counters=self.counters,
                 stop_rule=self.stop_rule,
+                paused=self.paused,
             )
         )
 
@@ -113,6 +120,7 @@ class Registry:
                 self.handoffs[run] = handoff
         self.counters = draft.counters
         self.stop_rule = draft.stop_rule
+        self.paused = draft.paused
         self.seq = seq
 
     def forget(self, key: str) -> None:
@@ -129,6 +137,7 @@ class Draft:
         self.handoffs: ChainMap[str, HandoffRecord | None] = ChainMap({}, handoffs)
         self.counters = base.counters
         self.stop_rule = base.stop_rule
+        self.paused = base.paused
 
     def fork(self) -> "Draft":
         """Return a draft over this one, which is worth keeping only if all its facts are legal."""
@@ -148,10 +157,19 @@ class Draft:
             case ConfigurationLoaded():
                 self.stop_rule = StopRule(policy=fact.stop, grace_s=fact.grace_s)
                 return Entry(at=at, fact=fact)
+            case FactoryPaused() | FactoryResumed():
+                return self._pause_or_resume(fact, at)
             case IssueClaimed() | IssueEscalated():
                 return self._open(fact, at)
             case _:
                 return self._change(fact, at)
+
+    def _pause_or_resume(self, fact: FactoryPaused | FactoryResumed, at: float) -> Entry:
+        pauses = isinstance(fact, FactoryPaused)
+        if pauses is (self.paused is not None):
+            raise IllegalFact(f"dispatching is {'paused already' if pauses else 'not paused'}")
+        self.paused = fact.reason if isinstance(fact, FactoryPaused) else None
+        return Entry(at=at, fact=fact)
 
     def _open(self, fact: IssueClaimed | IssueEscalated, at: float) -> Entry:
         old = self.issues.get(same_issue(fact.issue))
@@ -211,10 +229,9 @@ class Draft:
             case OutcomeWritten():
                 return replace(record, written=True)
             case IssueFrozen() | IssueThawed():
-                return _freeze_or_thaw(record, fact)
+                return freeze_or_thaw(record, fact)
             case IssueStopping():
-                thawed = _thawed(record)
-                return replace(thawed, reason=fact.reason, not_before=None)
+                return replace(thawed(record), reason=fact.reason, not_before=None)
             case IssueDone() | IssueParked() | IssueCancelled():
                 return self._end(record, fact)
             case _:
@@ -241,7 +258,7 @@ class Draft:
         done = isinstance(fact, IssueDone)
         self._count(done=int(done), parked=int(isinstance(fact, IssueParked)))
         reason = None if isinstance(fact, IssueDone) else fact.reason
-        return replace(_thawed(record), reason=reason, not_before=None)
+        return replace(thawed(record), reason=reason, not_before=None)
 
     def _reroute(self, record: IssueRecord, fact: IssueRerouted) -> IssueRecord:
         if record.attempt:
@@ -372,17 +389,3 @@ class Draft:
 
     def _put(self, record: IssueRecord) -> None:
         self.issues[same_issue(record.issue.key)] = record
-
-
-def _freeze_or_thaw(record: IssueRecord, fact: IssueFrozen | IssueThawed) -> IssueRecord:
-    if isinstance(fact, IssueThawed):
-        if not record.frozen:
-            raise IllegalFact(f"{fact.issue}: it is not frozen")
-        return _thawed(record)
-    if record.frozen:
-        raise IllegalFact(f"{fact.issue}: it is frozen already: {record.frozen_reason}")
-    return replace(record, frozen=True, frozen_reason=fact.reason)
-
-
-def _thawed(record: IssueRecord) -> IssueRecord:
-    return replace(record, frozen=False, frozen_reason=None)

@@ -72,6 +72,9 @@ class Attempt:
             workspace = await self._shop.workspaces.prepare(issue, record.repo)
         else:
             issue, workspace = await self._check_in()
+            while self._shop.ledger.registry.paused is not None and not record.attempt_open:
+                await self._shop.wait_resumed()
+                issue, workspace = await self._check_in()
             if not record.attempt_open:
                 attempt = record.attempts_used + 1
                 await self._shop.ledger.record(

@@ -125,6 +125,7 @@ class IssueScope:
             await trio.sleep(max(0.0, record.not_before - self._shop.clock.now()))
         if not record.attempt_open:  # the agents of an open one are taken over, frozen or not
             await self._shop.runner.frost.wait_thawed(self._key)
+            await self._shop.wait_resumed()
         await self._seat.take()
 
     async def _one_attempt(self) -> None:

@@ -6,13 +6,13 @@ from factoryd.core.config import Config
 from factoryd.core.errors import SourceFailed
 from factoryd.core.model import Issue, IssueState
 from factoryd.core.policy import (
-    SLOT_BLOCK,
     Decision,
     Dispatch,
     Escalate,
     Reopen,
     Skip,
     decide,
+    hold_reason,
     in_order,
 )
 from factoryd.core.records import same_issue
@@ -39,17 +39,18 @@ async def preview(
     free = config.factory.slots - running
     for issue in in_order(issues.values()):
         decision = decide(issue, registry.issue(issue.key), config, now)
-        lines.append(f"{issue.key}: {_describe(decision, free)}")
+        held = hold_reason(paused=registry.paused is not None, free_slots=free)
+        lines.append(f"{issue.key}: {_describe(decision, held)}")
         free -= isinstance(decision, Dispatch)
     return lines
 
 
-def _describe(decision: Decision, free: int) -> str:
+def _describe(decision: Decision, held: str | None) -> str:
     match decision:
-        case Dispatch(repo=repo, recipe=recipe) if free > 0:
+        case Dispatch(repo=repo, recipe=recipe) if held is None:
             return f"would be dispatched: repo {repo}, recipe {recipe}"
         case Dispatch():
-            return f"would wait: {SLOT_BLOCK}"
+            return f"would wait: {held}"
         case Reopen():
             return "would be dispatched as new work: it left ready and came back"
         case Escalate(reason=reason):

@@ -18,6 +18,7 @@ from factoryd.core.events import (
     IssueReopened,
     IssueStopping,
 )
+from factoryd.core.explain import Circumstances, Finding, explain
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from factoryd.core.model import Issue, IssueState
 from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, Skip, decide, in_order
@@ -141,6 +142,23 @@ class Scheduler:
         """Return what is ready and in no scope; a scope holds its issue until all is tidy."""
         return [issue for issue in self.ready() if same_issue(issue.key) not in self._scopes]
 
+    def explain(self, key: str) -> tuple[Finding, ...]:
+        """Return every check on an issue, known or not, in the order of deciding; see `explain`."""
+        folded, registry = same_issue(key), self._shop.ledger.registry
+        shown = next((one for one in self.ready() if same_issue(one.key) == folded), None)
+        shunned = self._shunned.get(folded)
+        error = shunned[1] if shunned is not None and shunned[0] == shown else None
+        seen = Circumstances(
+            shown=shown,
+            record=registry.issue(key),
+            now=self._shop.clock.now(),
+            paused=registry.paused,
+            slots=self._shop.slots.total,
+            free_slots=self._shop.slots.free,
+            trouble=self._shop.troubles.get(folded) or error or self._shop.ledger.trouble,
+        )
+        return explain(seen, self._shop.config)
+
     def decide(self, issue: Issue) -> Decision:
         """Return what would be done with a ready issue now, slots aside."""
         shunned = self._shunned.get(same_issue(issue.key))
@@ -176,7 +194,7 @@ class Scheduler:
             await follower.ask()
         await self._note_departures()  # or what is put back before the next start is not new
         left = [i for i in self._free() if isinstance(self.decide(i), Dispatch | Reopen | Escalate)]
-        if left:
+        if left and self._shop.ledger.registry.paused is None:
             self.wake()
         return not left and not self._scopes
 
@@ -222,6 +240,8 @@ class Scheduler:
 
     async def _take_on(self, scopes: trio.Nursery) -> None:
         slots = self._shop.slots
+        if self._shop.ledger.registry.paused is not None:
+            return
         wanted = [one for i in self._free() if isinstance(one := self.decide(i), Dispatch)]
         taken = wanted[: slots.free]
         for _ in taken:

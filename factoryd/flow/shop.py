@@ -52,6 +52,11 @@ class Shop(msgspec.Struct, kw_only=True):
             raise SourceFailed(f"the configuration no longer has the source {name!r}")
         return source
 
+    async def wait_resumed(self) -> None:
+        """Return once dispatching is not paused; at once when it is not."""
+        while self.ledger.registry.paused is not None:
+            await self.ledger.wait_beyond(self.ledger.registry.seq)
+
     async def ask(
         self,
         issue: Issue,

@@ -7,7 +7,7 @@ import trio
 
 from factoryd.core.events import Recorded, encode_fact, kind_of, run_of
 from factoryd.core.model import AgentState, Containment, Data, Issue, IssueState, StopReport
-from factoryd.core.policy import SLOT_BLOCK, Escalate, Skip
+from factoryd.core.policy import Escalate, Skip, hold_reason
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
 from factoryd.core.registry import Registry
 from factoryd.flow.live_run import LiveRun
@@ -146,8 +146,9 @@ class Overview:
             one.state is IssueState.RUNNING for one in self._ledger.registry.issues.values()
         )
         degraded = self.degraded()
+        paused = ", paused" if self._ledger.registry.paused is not None else ""
         suffix = f", degraded: {', '.join(degraded)}" if degraded else ""
-        return f"{running} issues running, {self._slots.free} slots free{suffix}"
+        return f"{running} issues running, {self._slots.free} slots free{paused}{suffix}"
 
     def _daemon(self) -> DaemonView:
         return DaemonView(
@@ -157,7 +158,8 @@ class Overview:
             started_at=rfc3339(self._birth.started_at),
             containment=self._birth.containment,
             controllers=self._birth.controllers,
-            paused=False,
+            paused=self._ledger.registry.paused is not None,
+            paused_reason=self._ledger.registry.paused,
             slots=self._slots.total,
             free_slots=self._slots.free,
             degraded=self.degraded(),
@@ -177,7 +179,8 @@ class Overview:
 
     def _ready(self, issue: Issue) -> IssueView:
         decision = self._scheduler.decide(issue)
-        why = None if self._slots.free else SLOT_BLOCK
+        paused = self._ledger.registry.paused is not None
+        why = hold_reason(paused=paused, free_slots=self._slots.free)
         if isinstance(decision, Skip | Escalate):
             why = decision.reason
         return IssueView(

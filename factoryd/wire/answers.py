@@ -21,6 +21,7 @@ class DaemonView(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_age_s: float | None
     adopted_runs: int
     controllers: tuple[str, ...]
+    paused_reason: str | None = None
 
 
 class ProblemView(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,6 +210,34 @@ class FrostReply(msgspec.Struct, frozen=True, kw_only=True):
     issue: str
     runs: int
     late: int
+
+
+class PauseReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether dispatching is paused now, why, and whether that is so only since this call."""
+
+    paused: bool
+    reason: str | None
+    changed: bool
+
+
+class FindingView(msgspec.Struct, frozen=True, kw_only=True):
+    """A check on an issue and its answer; `passed` is null where there is nothing to ask it of."""
+
+    check: str
+    passed: bool | None
+    detail: str
+
+
+class ExplainReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Every check on an issue in the order of deciding, and what they come to.
+
+    `state` is null for an issue that the ledger does not know.
+    """
+
+    issue: str
+    state: str | None
+    verdict: str
+    checks: tuple[FindingView, ...]
 
 
 class ReapedView(msgspec.Struct, frozen=True, kw_only=True):

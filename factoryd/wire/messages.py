@@ -9,10 +9,12 @@ import msgspec
 from factoryd.wire import framing
 from factoryd.wire.answers import (
     EventsReply,
+    ExplainReply,
     FrostReply,
     HealthReply,
     KillReply,
     LogsReply,
+    PauseReply,
     ReapReply,
     ShutdownReply,
     StatusReply,
@@ -109,6 +111,22 @@ class ThawCall(msgspec.Struct, frozen=True, kw_only=True):
     target: str
 
 
+class PauseCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have nothing new dispatched until `Resume`."""
+
+    reason: str | None = None
+
+
+class ResumeCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have dispatching go on."""
+
+
+class ExplainCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask why an issue, known or not, is dispatched or not; an agent's name means its issue."""
+
+    target: str
+
+
 class ReapCall(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for trees that nobody owns to be emptied, or what that would do."""
 
@@ -193,6 +211,18 @@ METHODS = {
         doc="Has an issue stand still with all its agents until it is thawed.",
     ),
     "Thaw": MethodSpec(call=ThawCall, reply=FrostReply, doc="Has a frozen issue go on."),
+    "Explain": MethodSpec(
+        call=ExplainCall,
+        reply=ExplainReply,
+        reads=True,
+        doc="Every check on an issue with its answer, in the order of deciding.",
+    ),
+    "Pause": MethodSpec(
+        call=PauseCall,
+        reply=PauseReply,
+        doc="Has nothing new dispatched, over restarts too; what runs goes on.",
+    ),
+    "Resume": MethodSpec(call=ResumeCall, reply=PauseReply, doc="Has dispatching go on."),
     "Shutdown": MethodSpec(
         call=ShutdownCall,
         reply=ShutdownReply,

@@ -14,7 +14,7 @@ from factoryctl.errors import Garbled, NotRunning
 from factoryctl.layout import lay_out, plain_checkup, plain_frost
 from factoryctl.offline import Verdict as Judgement
 from factoryctl.verbs import restart as restart_module
-from factoryd.wire.answers import FrostReply, ShutdownReply
+from factoryd.wire.answers import ExplainReply, FindingView, FrostReply, PauseReply, ShutdownReply
 from factoryd.wire.checkup import Check, Checkup, Verdict
 from factoryd.wire.framing import INTERFACE
 from factoryd.wire.messages import Reason, encode_error, encode_reply
@@ -75,6 +75,46 @@ def test_a_frozen_issue_shows_as_one_with_its_reason():
     assert picture.rows[0].cells[-1].startswith("lunch | ")
     evil = FrostReply(issue="A\x1b[31m", runs=0, late=0)
     assert plain_frost(evil, "frozen") == "A\\x1b[31m  frozen, 0 of 0 runs"
+
+
+# -------------------------------------------------------------------------------- pause, resume
+
+
+@pytest.mark.parametrize(
+    ("verb", "reply", "said"),
+    [
+        ("pause", PauseReply(paused=True, reason="x\x1b", changed=True), "is paused: x\\x1b"),
+        ("pause", PauseReply(paused=True, reason="x", changed=False), "is paused already: x"),
+        ("resume", PauseReply(paused=False, reason=None, changed=True), "goes on"),
+        ("resume", PauseReply(paused=False, reason=None, changed=False), "was not paused"),
+    ],
+)
+async def test_pause_and_resume_say_how_it_is_now(daemon, ctl, verb, reply, said):
+    daemon.when(verb.title(), encode_reply(reply))
+    done = await ctl(verb)
+    assert (done.returncode, done.stdout.decode()) == (0, f"dispatching {said}\n")
+
+
+# -------------------------------------------------------------------------------------- explain
+
+
+async def test_explain_is_a_verdict_and_a_table(daemon, ctl):
+    checks = (
+        FindingView(check="unknown issue", passed=False, detail="nobody\x1b knows it"),
+        FindingView(check="out of scope", passed=None, detail="nothing is known of it"),
+        FindingView(check="paused", passed=True, detail="dispatching goes on"),
+    )
+    reply = ExplainReply(issue="Z-9", state=None, verdict="unknown issue: ...", checks=checks)
+    daemon.when("Explain", encode_reply(reply))
+    done = await ctl("explain", "Z-9")
+    assert done.stdout.decode().splitlines() == [
+        "Z-9 (not in the ledger): unknown issue: ...",
+        "",
+        "against it may stand  answer  because",
+        "unknown issue         FAILED  nobody\\x1b knows it",
+        "out of scope          -       nothing is known of it",
+        "paused                passed  dispatching goes on",
+    ]
 
 
 # -------------------------------------------------------------------------------------- restart

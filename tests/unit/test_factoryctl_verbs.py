@@ -24,6 +24,9 @@ VERBS = {
     "Health": ["health"],
     "Freeze": ["freeze", "AR-255"],
     "Thaw": ["thaw", "AR-255"],
+    "Explain": ["explain", "AR-255"],
+    "Pause": ["pause"],
+    "Resume": ["resume"],
     "Shutdown": ["shutdown"],
 }
 

@@ -12,6 +12,8 @@ FOR_EVER = {
     "daemon-started": "19b24902b3c15f74b5e97215c66d1864",
     "configuration-loaded": "db8056fca5ff5852a36c07eb2a74680b",
     "daemon-stopped": "035b800b24735b1a8cf07354b6a05075",
+    "factory-paused": "19e0bc5018905f119ff4789e0522d9b3",
+    "factory-resumed": "b596f5cd46e75cbc8302f9ba1e58ff4d",
     "issue-claimed": "2344e7ba52445cfe960bf35a5d6d2818",
     "issue-rerouted": "76be580838ad571faf996da2e45d2a74",
     "issue-escalated": "0536d95196c15cf8b576eb2f8ecbd9d3",

@@ -1,0 +1,65 @@
+"""The verbs that steer, through factoryctl, with real daemons and agents."""
+
+import json
+import sys
+from signal import SIGKILL
+
+import pytest
+
+from factoryd.core.explain import CHECKS
+from tests.system.daemons import a_place, play
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+
+async def ctl(place, *arguments):
+    """Run factoryctl for the daemons of a place."""
+    command = [sys.executable, "-m", "factoryctl", "--socket", str(place.socket), *arguments]
+    return await place.run(command=command)
+
+
+async def test_a_pause_outlives_a_killed_daemon_and_ends_when_told():
+    with a_place() as place:
+        async with place.daemon() as first:
+            place.put("A-1", play())
+            agent = await first.wait_running("A-1")
+            paused = await ctl(place, "pause", "--reason", "lunch")
+            assert (paused.returncode, paused.stdout) == (0, "dispatching is paused: lunch\n")
+            first.signal(SIGKILL)
+            await first.wait()
+        async with place.daemon() as second:
+            place.put("A-2", "echo up")
+            waiting = await second.wait_issue("A-2", "ready", when=lambda one: one["reason"])
+            assert waiting["reason"] == "paused"
+            status = await second.status()
+            assert status["daemon"]["paused"] is True
+            assert "paused (lunch)" in (await ctl(place, "status")).stdout
+            running = await second.wait_issue("A-1", "running")
+            assert running["agents"][0]["pid"] == agent["pid"], "what runs goes on"
+            resumed = await ctl(place, "--json", "resume")
+            assert json.loads(resumed.stdout) == {"paused": False, "reason": None, "changed": True}
+            await second.wait_issue("A-2", "done")
+
+
+async def test_explain_gives_every_check_in_order_for_any_issue():
+    with a_place() as place:
+        async with place.daemon() as daemon:
+            place.put("A-1", play())
+            await daemon.wait_running("A-1")
+            place.put("A-2", "echo up", repo="nowhere")
+            await daemon.wait_issue("A-2", "escalated")
+            verdicts = {}
+            for key in ("a-1-w", "A-2", "Z-9"):
+                told = await ctl(place, "--json", "explain", key)
+                assert told.returncode == 0, told.stderr
+                reply = json.loads(told.stdout)
+                assert [one["check"] for one in reply["checks"]] == list(CHECKS)
+                verdicts[reply["issue"]] = reply["verdict"].split(":")[0]
+            assert verdicts == {
+                "A-1": "dispatch already in-flight",
+                "A-2": "no route",
+                "Z-9": "unknown issue",
+            }
+            table = (await ctl(place, "explain", "A-2")).stdout.splitlines()
+            assert table[0].startswith("A-2 (escalated): no route: it names the repo 'nowhere'")
+            assert len(table) == 3 + len(CHECKS)
