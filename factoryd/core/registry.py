@@ -213,6 +213,7 @@ class Draft:
             case IssueFrozen() | IssueThawed():
                 return _freeze_or_thaw(record, fact)
             case IssueStopping():
+                _check_unwritten(record)
                 thawed = _thawed(record)
                 return replace(thawed, reason=fact.reason, not_before=None)
             case IssueDone() | IssueParked() | IssueCancelled():
@@ -372,6 +373,11 @@ class Draft:
 
     def _put(self, record: IssueRecord) -> None:
         self.issues[same_issue(record.issue.key)] = record
+
+
+def _check_unwritten(record: IssueRecord) -> None:
+    if record.written:
+        raise IllegalFact(f"{record.issue.key}: its outcome is written back already")
 
 
 def _freeze_or_thaw(record: IssueRecord, fact: IssueFrozen | IssueThawed) -> IssueRecord:
