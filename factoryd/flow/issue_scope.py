@@ -161,8 +161,11 @@ class IssueScope:
     async def _one_attempt(self) -> None:
         end = await self._fenced(Attempt(self._shop, self._key, self._seat, self.stopping).run)
         await self._empty_leftovers(self.record)
+        record = self.record
+        if record.state is IssueState.STOPPING:
+            return  # it was asked to stop while an agent was being started
         try:
-            await self._end_attempt(end, self.record)
+            await self._end_attempt(end, record)
         except IllegalFact:
             if self.record.state is not IssueState.STOPPING:
                 raise

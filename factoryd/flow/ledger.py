@@ -38,6 +38,8 @@ class _Request:
         self.facts = facts
         self.done = trio.Event()
         self.error: Exception | None = None
+        self.refusal: IllegalFact | None = None
+        """Told only after what it contradicts is committed: who hears it sees that applied."""
 
     def answer(self, error: Exception | None) -> None:
         """Wake whoever waits: committed and applied, or refused with an error; the first counts."""
@@ -149,7 +151,7 @@ class Ledger:
             try:
                 entries += [trial.add(fact, self._clock.now()) for fact in request.facts]
             except IllegalFact as error:
-                request.answer(error)
+                request.refusal = error
             else:
                 draft = trial
                 accepted.append(request)
@@ -157,8 +159,15 @@ class Ledger:
 
     async def _commit(self, group: Sequence[_Request]) -> None:
         draft, entries, accepted = self._check(group)
-        if not accepted:
-            return
+        if accepted:
+            await self._commit_accepted(draft, entries, accepted)
+        for request in group:
+            if request.refusal is not None:
+                request.answer(request.refusal)
+
+    async def _commit_accepted(
+        self, draft: Draft, entries: Sequence[Entry], accepted: Sequence[_Request]
+    ) -> None:
         try:
             recorded = await self._append(entries)
         except LedgerUnavailable as error:

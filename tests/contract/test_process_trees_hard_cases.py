@@ -518,8 +518,7 @@ async def test_recovery_ends_a_verified_pid_without_leaf_and_all_below_it(lab):
     report = await stop(second)
     assert {one.pid for one in report.signalled} == set(processes)
     assert_emptied(report, second)
-    assert await second.wait_exit() == Exit(status=143)
-    await first.wait_exit()
+    assert await first.wait_exit() == Exit(status=143)
     await Leaf(elsewhere).wait_empty()
     elsewhere.rmdir()
 

@@ -27,7 +27,7 @@ from factoryd.core.events import (
     RunStarting,
 )
 from tests.conftest import empty
-from tests.system.daemons import Daemon, a_place, connect, eventually
+from tests.system.daemons import Daemon, a_place, eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -100,20 +100,26 @@ def waited_for_cpu_s(pid):
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
+def followed(place):
+    """Return when the output of each run was last passed on."""
+    return {path: path.stat().st_mtime_ns for path in place.state.glob("runs/*/*/followed")}
+
+
 @asynccontextmanager
 async def next_daemon(place, count):
-    """Run a daemon; yields it, and the seconds until it showed so many agents as its own.
+    """Run a daemon; yields it, and the seconds until it had so many agents, which print, as its own.
 
-    They count from before its process exists. Only waits for a CPU that others had are taken off,
-    so that the answer is the same on a busy machine.
+    They count from before its process exists until `Status` has answered; the first to know is the
+    output of each agent, as it is passed on again. Only waits for a CPU that others had are taken
+    off, so that the answer is the same on a busy machine.
     """
+    before = followed(place).items()
     began = trio.current_time()
     async with place.daemon() as daemon:
-        async with connect(place.socket) as client:
-            while len(owned(status := await client.call("Status"))) < count:  # noqa: ASYNC110
-                await trio.sleep(0.005)
+        await place.wait_for(lambda: len(followed(place).items() - before) == count)
+        status = await daemon.status()
         took_s = trio.current_time() - began - waited_for_cpu_s(daemon.pid)
-        assert status["daemon"]["adopted_runs"] == count
+        assert len(owned(status)) == status["daemon"]["adopted_runs"] == count
         yield daemon, took_s
 
 

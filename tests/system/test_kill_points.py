@@ -50,7 +50,7 @@ AT_ONCE = 3
 
 LABEL = """
 exec 9>>../lock-$FACTORY_AGENT
-flock -n 9 || echo $FACTORY_RUN >>../overlaps
+flock -n -E 99 9 || [ $? -ne 99 ] || echo $FACTORY_RUN >>../overlaps
 echo $FACTORY_AGENT $FACTORY_ATTEMPT $FACTORY_ROUND $FACTORY_RUN >>../starts
 """
 """What every agent does first: a run that begins before another of its agent is gone is noted."""

@@ -158,7 +158,7 @@ async def test_what_a_killed_daemon_left_is_reaped_by_proof_and_named():
 
 async def test_an_agent_that_was_reaped_has_not_succeeded_whatever_it_said():
     with a_factory(dispatch="max_attempts = 1") as place:
-        place.put(KEY, f"echo start >>../starts; test -e ../again || {play('on-term:0', 'sleep')}")
+        place.put(KEY, f"echo start >>../starts; test -e ../again || {play('on-term:0')}")
         async with place.daemon() as daemon:
             await killed(daemon, KEY)
         assert (await reap(place)).status == 0
@@ -168,18 +168,20 @@ async def test_an_agent_that_was_reaped_has_not_succeeded_whatever_it_said():
             assert (place.root / "starts").read_text() == "start\nstart\n"
 
 
-async def test_the_next_daemon_closes_what_was_reaped_and_starts_nothing_twice():
+async def test_the_next_daemon_closes_what_was_reaped_and_goes_on_with_the_issue():
     with a_factory(dispatch="max_attempts = 1") as place:
-        place.put(KEY, f"echo start >>../starts; {TREE}")
+        place.put(KEY, f"echo start >>../starts; test ! -e ../again || exit 7; {TREE}")
         async with place.daemon() as daemon:
-            await killed(daemon, KEY)
+            (first,) = await killed(daemon, KEY)
         assert (await reap(place)).status == 0
+        (place.root / "again").touch()
         async with place.daemon() as daemon:
             await daemon.wait_issue(KEY, "parked")
             facts = (await daemon.call("Events", issue=KEY))["facts"]
-            kinds = [fact["kind"] for fact in facts]
-            assert kinds.count("run-starting") == kinds.count("run-emptied") == 1
-        assert (place.root / "starts").read_text() == "start\n"
+            ends = [fact["body"] for fact in facts if fact["kind"] == "run-emptied"]
+            assert [end["result"] for end in ends] == ["stopped", "crashed"]
+            assert ends[0]["run"] == first["run"]
+        assert (place.root / "starts").read_text() == "start\nstart\n"
 
 
 async def test_a_free_lock_means_dead_however_fresh_the_heartbeat_is():
@@ -404,7 +406,10 @@ async def test_one_of_that_name_but_of_another_run_is_a_mismatch_and_left_alone(
             assert [(one["agent"], one["pid"]) for one in done.skipped] == [(NAME, other.pid)]
             assert done.skipped[0]["reason"].startswith("mismatch")
         async with place.daemon() as daemon:  # the next daemon knows it by its mark
-            await daemon.wait_issue(KEY, "parked")
+            await daemon.wait_running(KEY)
+            facts = (await daemon.call("Events", issue=KEY))["facts"]
+            (end,) = [fact["body"] for fact in facts if fact["kind"] == "run-emptied"]
+            assert (end["run"], end["report"]["killed"]) == (agent["run"], 1)
 
 
 async def test_a_shim_that_is_missing_leaves_its_leaf_to_be_emptied():

@@ -458,6 +458,25 @@ async def test_an_issue_can_be_killed_while_its_first_agent_is_being_started(
         await assert_killed(factory, daemon)
 
 
+async def test_an_issue_that_is_stopped_right_before_its_agent_starts_has_not_failed(
+    autojump_clock, factory, monkeypatch
+):
+    async with factory.daemon() as daemon:
+        record = daemon.ledger.record
+
+        async def stopped_before(*facts):
+            if facts and isinstance(facts[0], RunStarting):
+                await record(IssueStopping(issue="AR-1", reason="asked by a test"))
+            await record(*facts)
+
+        monkeypatch.setattr(daemon.ledger, "record", stopped_before)
+        factory.put("AR-1")
+        await daemon.wait_for(lambda: "issue-claimed" in factory.story("AR-1"))
+        await assert_killed(factory, daemon)
+    assert results(factory) == [AttemptResult.CANCELLED]
+    assert factory.script.started == []
+
+
 async def test_a_running_issue_can_be_killed(autojump_clock, factory):
     factory.put("AR-1")
     factory.script.parts[IMPL] = [FOREVER]

@@ -9,7 +9,7 @@ import trio
 
 from factoryd.adapters.sqlite_store import SqliteStore
 from factoryd.core.errors import IllegalFact, LedgerUnavailable
-from factoryd.core.events import AnyFact, IssueLeftReady, RunStarting
+from factoryd.core.events import AnyFact, IssueLeftReady, IssueStopping, RunStarting
 from factoryd.core.model import IssueState
 from factoryd.core.registry import Registry
 from factoryd.flow import ledger as ledger_module
@@ -158,6 +158,28 @@ async def test_one_illegal_fact_in_a_group_costs_only_its_own_request(store, nur
     assert sorted(len(facts) for facts in refused) == [1, 2]
     assert {one.issue for one in committed(store)} == {"FIRST", "AR-1", "AR-3"}
     assert Registry.replay(*store.load()).snapshot() == ledger.registry.snapshot()
+
+
+async def test_who_is_refused_finds_what_it_contradicts_applied(store, nursery):
+    gate = Gate(store)
+    states = []
+    async with serving(store) as ledger:
+
+        async def refused():
+            with pytest.raises(IllegalFact):
+                await ledger.record(attempt_started())
+            states.append(ledger.registry.issues["ar-1"].state)
+
+        nursery.start_soon(ledger.record, claimed("AR-9"))
+        await gate.wait_reached()
+        for fact in (claimed(), attempt_started(), IssueStopping(issue="AR-1", reason="asked")):
+            nursery.start_soon(ledger.record, fact)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(refused)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.open.set()
+        await until(lambda: states)
+    assert states == [IssueState.STOPPING]
 
 
 @pytest.mark.parametrize("fact", [attempt_started("AR-2"), run_starting("other", key="AR-2")])

@@ -10,7 +10,7 @@ from tests.vm.guest.units import cgroup_of
 
 CONTROLLERS = {"cpu", "memory", "pids"}
 KEYS = ("VM-1", "VM-2", "VM-3")
-WAIT = "echo up; until [ -e finish-$FACTORY_ISSUE ]; do sleep 0.2; done"
+WAIT = "echo up; until [ -e finish-$FACTORY_ISSUE ]; do sleep 1; done"
 
 
 def a_killed_daemon_without_a_subgroup_leaves_controllers_off_and_is_replaced() -> None:
