@@ -72,22 +72,28 @@ class IssueScope:
 
         One that ends by itself at the same moment has ended, once its outcome is written back.
         """
+        first_to_ask = await self._record_stopping(reason)
         if self.record.state in TERMINAL:
             await self._take_back(reason)
             return
-        if self.record.state is not IssueState.STOPPING:
-            try:
-                await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
-            except IllegalFact:
-                if self.record.state not in TERMINAL:
-                    raise
-                await self._take_back(reason)
-                return
-            self.stopping.grace_s = self.stopping.grace_s if grace_s is None else grace_s
+        if grace_s is not None and first_to_ask:
+            self.stopping.grace_s = grace_s
         elif grace_s is not None:
             self.stopping.shorten(grace_s)
         self._working.cancel(reason=reason)
         self._stop_asked.set()
+
+    async def _record_stopping(self, reason: str) -> bool:
+        """Record that the issue is to stop, and say so; not if it is, or has ended."""
+        settled = TERMINAL | {IssueState.STOPPING}
+        try:
+            if self.record.state not in settled:
+                await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
+                return True
+        except IllegalFact:  # someone was first, or it ended at the same moment
+            if self.record.state not in settled:
+                raise
+        return False
 
     async def _take_back(self, reason: str) -> None:
         """Have an issue end as cancelled whose outcome cannot be written back.

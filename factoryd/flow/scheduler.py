@@ -92,10 +92,14 @@ class Scheduler:
         """
         ready = [issue for key in keys if (issue := self._must_be_killable(key)) is not None]
         for issue in ready:
-            await self._shop.ledger.record(
-                _claimed(Dispatch(issue=issue, repo="", recipe="")),
-                IssueStopping(issue=issue.key, reason=reason),
-            )
+            try:
+                await self._shop.ledger.record(
+                    _claimed(Dispatch(issue=issue, repo="", recipe="")),
+                    IssueStopping(issue=issue.key, reason=reason),
+                )
+            except IllegalFact:  # claimed, or killed by another, at the same moment
+                if self._shop.ledger.registry.issue(issue.key) is None:
+                    raise
         # A source that is at writing an outcome may let itself be waited for: those come last.
         for key in sorted(keys, key=lambda one: self._shop.record(one).state in TERMINAL):
             if same_issue(key) not in self._scopes:
@@ -271,8 +275,13 @@ class Scheduler:
         await self._shop.ledger.record(*gone)
 
     async def _stop_unled(self, key: str, reason: str) -> None:
-        if self._shop.record(key).state in IN_FLIGHT - {IssueState.STOPPING}:
-            await self._shop.ledger.record(IssueStopping(issue=key, reason=reason))
+        stoppable = IN_FLIGHT - {IssueState.STOPPING}
+        try:
+            if self._shop.record(key).state in stoppable:
+                await self._shop.ledger.record(IssueStopping(issue=key, reason=reason))
+        except IllegalFact:
+            if self._shop.record(key).state in stoppable:
+                raise
 
     def _must_be_killable(self, key: str) -> Issue | None:
         record = self._shop.ledger.registry.issue(key)
