@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 
 from factoryd.core.config_schema import Key, Section, describe
-from factoryd.core.events import KINDS, Fact, kind_of
-from factoryd.core.lifecycle import MOVES
+from factoryd.core.events import KINDS, AttemptEnded, Fact, kind_of
+from factoryd.core.lifecycle import IN_FLIGHT, MOVES, TERMINAL
 from factoryd.core.model import IssueState
 from factoryd.core.narration import message_id
+from factoryd.core.policy import BLOCKS, LATER_BLOCKS, NEXT_STEPS, RESULTS, NextStep
 from factoryd.core.template import PLACEHOLDERS
 from factoryd.flow.varlink import describe_interface
 from factoryd.wire.framing import ERROR_EXITS, MAX_REQUEST_BYTES
@@ -83,6 +84,8 @@ CONFIG_ENVIRONMENT = """
 
 An agent gets the variables of `pass_env` that the daemon has, those of `env`, and factoryd's own,
 which all begin with `FACTORY_`; nothing else.
+
+What its exit leads to is in [the life of an issue](lifecycle.md).
 """
 
 
@@ -129,7 +132,7 @@ them, `factoryctl --json events` as one JSON object a line:
 
 Each kind may happen only in some states of its issue, and leads to the state shown after the arrow;
 in any other state it is refused and changes nothing. An attempt that ends with a moment to wait for
-(`not_before`) leads to `cooldown` instead.
+(`not_before`) leads to `cooldown` instead. [The life of an issue](lifecycle.md) has the same by state.
 
 Whoever reads facts must accept members and kinds that are not listed here: a newer factoryd may
 write them. In the journal each has its `MESSAGE_ID`, the same for ever: `journalctl MESSAGE_ID=...`
@@ -244,7 +247,101 @@ _PLAIN: dict[type[msgspec.inspect.Type], str] = {
     msgspec.inspect.BoolType: "true or false",
 }
 
-PAGES = {"config": config_page, "facts": facts_page, "wire": wire_page}
+LIFECYCLE_INTRO = """\
+# The life of an issue
+
+<!-- Written by docs/generate.py from the code; change factoryd/core/lifecycle.py, policy.py instead. -->
+
+These are the tables the daemon decides by. The states are those of `factoryctl status`, the moves
+are [facts](facts.md), and [the configuration](config.md) has the numbers.
+"""
+
+LIFECYCLE_MOVES = """\
+## Moves
+
+Each row is a state, each line in it a fact that may happen then and the state that it leads to. What
+is not here is refused and changes nothing. Facts that leave an issue what it was are in
+[their own page](facts.md) only.
+"""
+
+LIFECYCLE_BLOCKS = """\
+## Why an issue is not dispatched
+
+Asked in this order; the first that holds is the reason that is shown. The texts are these, to the
+letter.
+"""
+
+LIFECYCLE_RESULTS = """\
+## What a run amounted to
+
+Asked once the root process of a run has ended, in this order; the first that holds is the result.
+[Exit statuses](exit-statuses.md) says how death by a signal counts.
+"""
+
+LIFECYCLE_STEPS = """\
+## What follows the end of a run
+
+Asked in this order; the first that holds is what is done. However many hear of one exit, it is
+decided once.
+"""
+
+STEPS = {
+    NextStep.IGNORE: "nothing: whoever stops it leads on",
+    NextStep.RELEASE: "the issue is ended without this agent",
+    NextStep.FINISH: "the agent's part is done; the next stage begins once all of its stage are",
+    NextStep.ANOTHER_ROUND: "back to the first stage, `max_rounds` times at most, then parked",
+    NextStep.DEFER: "the attempt ends without counting, the issue cools down, longer each time",
+    NextStep.RESUME: "a new run of the same agent, with its session where one is known, after `delay`",
+    NextStep.FAIL: "the attempt has failed: cooldown, or parked after `max_attempts`",
+}
+"""What each step comes to."""
+
+
+def lifecycle_page() -> str:
+    """Return docs/reference/lifecycle.md."""
+    blocks = [(f"`{reason}`", when) for reason, when, _ in BLOCKS]
+    blocks += [(f"`{reason}`", when) for reason, when in LATER_BLOCKS]
+    results = [(when, f"`{result}`") for when, _, result in RESULTS]
+    steps = [(when, f"`{step}`", STEPS[step]) for when, _, step in NEXT_STEPS]
+    moves = [(_state_name(state), "<br>".join(_moves_from(state))) for state in (None, *IssueState)]
+    return "\n".join(
+        (
+            LIFECYCLE_INTRO,
+            f"{_states('The claim is held', IN_FLIGHT)} {_states('The work has ended', TERMINAL)}\n",
+            f"{LIFECYCLE_MOVES}\n{_table(('state', 'what may happen, and what it is then'), moves)}",
+            f"{LIFECYCLE_BLOCKS}\n{_table(('reason', 'when'), blocks)}",
+            f"{LIFECYCLE_RESULTS}\n{_table(('when', 'result'), results)}",
+            f"{LIFECYCLE_STEPS}\n{_table(('when', 'step', 'what happens'), steps)}",
+        )
+    )
+
+
+def _states(what: str, states: frozenset[IssueState]) -> str:
+    return f"{what} in {', '.join(f'`{state}`' for state in IssueState if state in states)}."
+
+
+def _state_name(state: IssueState | None) -> str:
+    return "unknown to the ledger" if state is None else f"`{state}`"
+
+
+def _moves_from(state: IssueState | None) -> list[str]:
+    """Return what leads from a state to another one."""
+    lines = [
+        f"`{kind_of(kind)}` → `{moves[state]}`"
+        for kind, moves in MOVES.items()
+        if state in moves and moves[state] is not state
+    ]
+    if state in MOVES[AttemptEnded] and MOVES[AttemptEnded][state] is not state:
+        lines.append(f"`{kind_of(AttemptEnded)}` with `not_before` → `{IssueState.COOLDOWN}`")
+    return lines
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+PAGES = {"config": config_page, "facts": facts_page, "lifecycle": lifecycle_page, "wire": wire_page}
 
 
 def main() -> None:

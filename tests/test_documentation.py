@@ -155,7 +155,7 @@ def test_every_defect_of_the_design_names_a_test():
         assert TEST.search(row), row
 
 
-@pytest.mark.parametrize("page", ["config", "facts", "wire"])
+@pytest.mark.parametrize("page", ["config", "facts", "lifecycle", "wire"])
 def test_a_generated_page_says_what_the_code_says(page):
     pages = runpy.run_path(str(ROOT / "docs/generate.py"))["PAGES"]
     written = (ROOT / "docs/reference" / f"{page}.md").read_text()

@@ -221,7 +221,10 @@ class IssueThawed(Fact, frozen=True, kw_only=True, tag="issue-thawed"):
 
 
 class IssueStopping(Fact, frozen=True, kw_only=True, tag="issue-stopping"):
-    """A person asked for the issue to end; its trees are being emptied."""
+    """A person asked for the issue to end; its trees are being emptied.
+
+    Also one that has ended while its outcome is not written back yet: it ends as cancelled then.
+    """
 
     reason: str
 

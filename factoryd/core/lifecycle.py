@@ -73,7 +73,7 @@ MOVES: dict[type[Fact], Moves] = {
     AttemptEnded: {S.RUNNING: S.CLAIMED, S.STOPPING: S.STOPPING},
     IssueFrozen: _HELD,
     IssueThawed: _HELD,
-    IssueStopping: {S.CLAIMED: S.STOPPING, S.RUNNING: S.STOPPING, S.COOLDOWN: S.STOPPING},
+    IssueStopping: dict.fromkeys((S.CLAIMED, S.RUNNING, S.COOLDOWN, S.DONE, S.PARKED), S.STOPPING),
     IssueDone: {S.CLAIMED: S.DONE},
     IssueParked: {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},
     IssueCancelled: {S.STOPPING: S.CANCELLED},

@@ -1,6 +1,6 @@
 """The rules of dispatch, exit and retry, as pure functions."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 from factoryd.core.config import Config, DispatchConfig
@@ -16,6 +16,40 @@ BACKOFF_BLOCK = "dispatch backoff active"
 LIMIT_BLOCK = "dispatch retry limit reached"
 PAUSE_BLOCK = "paused"
 SLOT_BLOCK = "no free slot"
+
+Blocks = Callable[[IssueRecord, float, int], bool]
+"""Whether an issue is kept from being dispatched at a moment, given how many attempts it may have."""
+
+BLOCKS: tuple[tuple[str, str, Blocks], ...] = (
+    (
+        TERMINAL_BLOCK,
+        "its work here has ended: it is done, parked or cancelled",
+        lambda record, _now, _most: record.state in TERMINAL,
+    ),
+    (
+        IN_FLIGHT_BLOCK,
+        "it is claimed, and its own scope leads it",
+        lambda record, _now, _most: record.state in IN_FLIGHT - {IssueState.COOLDOWN},
+    ),
+    (
+        BACKOFF_BLOCK,
+        "it cools down: over exactly at the end of that, when its own scope goes on",
+        lambda record, now, _most: record.not_before is not None and now < record.not_before,
+    ),
+    (
+        LIMIT_BLOCK,
+        "it has used up its attempts",
+        lambda record, _now, most: record.attempts_used >= most,
+    ),
+)
+"""Why an issue that the ledger knows may not be dispatched, and when: the first that holds."""
+
+LATER_BLOCKS: tuple[tuple[str, str], ...] = (
+    ("out of scope", "the gate, `[safety]`, refuses it; what follows says which line"),
+    ("no route", "nothing says where it is to be worked on; it is escalated"),
+    (SLOT_BLOCK, "as many issues are in flight as may be; it waits its turn"),
+)
+"""Why an issue is left alone that `BLOCKS` has nothing against, by how the reason begins, in order."""
 
 
 class Dispatch(Data, frozen=True, kw_only=True):
@@ -52,17 +86,11 @@ Decision = Dispatch | Reopen | Escalate | Skip
 def block_reason(record: IssueRecord | None, now: float, max_attempts: int) -> str | None:
     """Return why an issue the ledger knows may not be dispatched, None when nothing is against it.
 
-    A cooldown is over exactly at its end: then the issue's own scope dispatches it again.
+    The first of `BLOCKS` that holds.
     """
     if record is None:
         return None
-    if record.state in TERMINAL:
-        return TERMINAL_BLOCK
-    if record.state in IN_FLIGHT and record.state is not IssueState.COOLDOWN:
-        return IN_FLIGHT_BLOCK
-    if record.not_before is not None and now < record.not_before:
-        return BACKOFF_BLOCK
-    return LIMIT_BLOCK if record.attempts_used >= max_attempts else None
+    return next((reason for reason, _, holds in BLOCKS if holds(record, now, max_attempts)), None)
 
 
 def reopens(record: IssueRecord) -> bool:
@@ -144,47 +172,55 @@ class Ending(Data, frozen=True, kw_only=True):
     max_resumes: int = 0
 
 
+Holds = Callable[[Ending], bool]
+
+RESULTS: tuple[tuple[str, Holds, RunResult], ...] = (
+    ("we were ending it", lambda e: e.stopping or e.exit.stopped, RunResult.STOPPED),
+    ("it showed no sign of life for `stall_after`", lambda e: e.stalled, RunResult.STALLED),
+    ("exit 0", lambda e: e.exit.status == 0, RunResult.SUCCEEDED),
+    (
+        "exit 10 of a later stage",
+        lambda e: e.exit.status == 10 and e.later_stage,
+        RunResult.CHANGES,
+    ),
+    ("exit 75", lambda e: e.exit.status == 75, RunResult.DEFERRED),
+    ("its exit is unknown", lambda e: e.exit.status is None, RunResult.LOST),
+    ("any other exit", lambda _: True, RunResult.CRASHED),
+)
+"""What a run amounted to, in the order of asking; the last always holds."""
+
+
 def classify_exit(ending: Ending) -> RunResult:
-    """Return what a run amounted to."""
-    if ending.stopping or ending.exit.stopped:
-        return RunResult.STOPPED
-    if ending.stalled:
-        return RunResult.STALLED
-    match ending.exit.status:
-        case 0:
-            return RunResult.SUCCEEDED
-        case 10 if ending.later_stage:
-            return RunResult.CHANGES
-        case 75:
-            return RunResult.DEFERRED
-        case None:
-            return RunResult.LOST
-        case _:
-            return RunResult.CRASHED
+    """Return what a run amounted to: the first of `RESULTS` that holds."""
+    return next(result for _, holds, result in RESULTS if holds(ending))
+
+
+def _ended_as(*results: RunResult) -> Holds:
+    return lambda ending: classify_exit(ending) in results
+
+
+NEXT_STEPS: tuple[tuple[str, Holds, NextStep], ...] = (
+    ("its issue or the daemon is being stopped", lambda e: e.stopping, NextStep.IGNORE),
+    ("its issue is complete already", lambda e: e.complete, NextStep.RELEASE),
+    ("it succeeded", _ended_as(RunResult.SUCCEEDED), NextStep.FINISH),
+    ("it asks for changes", _ended_as(RunResult.CHANGES), NextStep.ANOTHER_ROUND),
+    ("it asks for later", _ended_as(RunResult.DEFERRED), NextStep.DEFER),
+    (
+        "it was stopped and nobody could record that",
+        _ended_as(RunResult.STOPPED),
+        NextStep.RESUME,
+    ),
+    (
+        "it never began, as its daemon died",
+        lambda e: not e.began and classify_exit(e) is RunResult.LOST,
+        NextStep.RESUME,
+    ),
+    ("its resume budget lasts", lambda e: e.resumes < e.max_resumes, NextStep.RESUME),
+    ("else", lambda _: True, NextStep.FAIL),
+)
+"""What follows a run's end, in the order of asking; the last always holds."""
 
 
 def decide_exit(ending: Ending) -> NextStep:
-    """Return what follows a run's end; the order of the questions is the rule.
-
-    Stopping: nothing. The issue complete elsewhere: release. Exit 0: finished. Exit 10 of a later
-    stage: another round. Exit 75: not now. Never began, as its daemon died, or stopped without a record:
-    start it, whatever the budget. Else resume while the budget lasts, else fail.
-    """
-    if ending.stopping:
-        return NextStep.IGNORE
-    if ending.complete:
-        return NextStep.RELEASE
-    match classify_exit(ending):
-        case RunResult.SUCCEEDED:
-            return NextStep.FINISH
-        case RunResult.CHANGES:
-            return NextStep.ANOTHER_ROUND
-        case RunResult.DEFERRED:
-            return NextStep.DEFER
-        case RunResult.STOPPED:
-            return NextStep.RESUME
-        case RunResult.LOST if not ending.began:
-            return NextStep.RESUME
-        case _:
-            spent = ending.resumes >= ending.max_resumes
-            return NextStep.FAIL if spent else NextStep.RESUME
+    """Return what follows a run's end: the first of `NEXT_STEPS` that holds."""
+    return next(step for _, holds, step in NEXT_STEPS if holds(ending))

@@ -231,6 +231,7 @@ class Draft:
             case IssueFrozen() | IssueThawed():
                 return freeze_or_thaw(record, fact)
             case IssueStopping():
+                _check_unwritten(record)
                 return replace(thawed(record), reason=fact.reason, not_before=None)
             case IssueDone() | IssueParked() | IssueCancelled():
                 return self._end(record, fact)
@@ -389,3 +390,8 @@ class Draft:
 
     def _put(self, record: IssueRecord) -> None:
         self.issues[same_issue(record.issue.key)] = record
+
+
+def _check_unwritten(record: IssueRecord) -> None:
+    if record.written:
+        raise IllegalFact(f"{record.issue.key}: its outcome is written back already")

@@ -31,11 +31,11 @@ from factoryd.core.events import (
 from factoryd.core.lifecycle import TERMINAL
 from factoryd.core.model import Issue, IssueState, OutcomeNote
 from factoryd.core.policy import NextStep, cooldown_s
-from factoryd.core.records import IssueRecord
+from factoryd.core.records import IssueRecord, same_issue
 from factoryd.core.triage import refuse_scope
 from factoryd.flow.attempt import Attempt, Gone, Lost, StagesEnd
 from factoryd.flow.shop import Shop
-from factoryd.flow.slots import Seat
+from factoryd.flow.slots import PATIENCE_S, Seat
 from factoryd.flow.stopping import Stopping
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ class IssueScope:
         self._key = key
         self._seat = Seat(shop.slots, taken=has_slot)
         self._working = trio.CancelScope()
+        self._writing = trio.CancelScope()
+        self._one_write = trio.Lock()
         self._stop_asked = trio.Event()
         self.stopping = Stopping(shop.config.stop.grace)
 
@@ -68,20 +70,49 @@ class IssueScope:
     async def kill(self, reason: str, grace_s: float | None) -> None:
         """End the issue as cancelled; returns once that is recorded, before it is done.
 
-        One that ends by itself at the same moment has ended.
+        One that ends by itself at the same moment has ended, once its outcome is written back.
         """
-        if self.record.state is not IssueState.STOPPING:
-            try:
-                await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
-            except IllegalFact:
-                if self.record.state not in TERMINAL:
-                    raise
-                return
-            self.stopping.grace_s = self.stopping.grace_s if grace_s is None else grace_s
+        first_to_ask = await self._record_stopping(reason)
+        if self.record.state in TERMINAL:
+            await self._take_back(reason)
+            return
+        if grace_s is not None and first_to_ask:
+            self.stopping.grace_s = grace_s
         elif grace_s is not None:
             self.stopping.shorten(grace_s)
         self._working.cancel(reason=reason)
         self._stop_asked.set()
+
+    async def _record_stopping(self, reason: str) -> bool:
+        """Record that the issue is to stop, and say so; not if it is, or has ended."""
+        settled = TERMINAL | {IssueState.STOPPING}
+        try:
+            if self.record.state not in settled:
+                await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
+                return True
+        except IllegalFact:  # someone was first, or it ended at the same moment
+            if self.record.state not in settled:
+                raise
+        return False
+
+    async def _take_back(self, reason: str) -> None:
+        """Have an issue end as cancelled whose outcome cannot be written back.
+
+        While nothing is wrong with writing it, that is given a moment: then it has ended.
+        """
+        with trio.move_on_after(PATIENCE_S):
+            while not self._write_is_settled():
+                await self._shop.ledger.wait_beyond(self._shop.ledger.registry.seq)
+        self._writing.cancel(reason=reason)
+        async with self._one_write:
+            if not self.record.written and self.record.state in _TAKEN_BACK:
+                await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
+        self._stop_asked.set()
+
+    def _write_is_settled(self) -> bool:
+        record = self.record
+        failing = same_issue(self._key) in self._shop.troubles
+        return failing or record.written or record.state not in TERMINAL
 
     async def wait_stop_asked(self) -> None:
         """Return once `kill` was called since this last returned."""
@@ -104,7 +135,13 @@ class IssueScope:
 
     async def _step(self, record: IssueRecord) -> None:
         if record.state in TERMINAL:
-            await self._write_back(record)
+            try:
+                with self._writing:
+                    async with self._one_write:
+                        if self.record.state in TERMINAL:
+                            await self._write_back(self.record)
+            finally:
+                self._writing = trio.CancelScope()
         elif record.state is IssueState.STOPPING:
             await self._finish_stopping(record)
         elif not record.attempt_open and record.attempts_used >= self._max_attempts:
@@ -147,14 +184,14 @@ class IssueScope:
         try:
             end = await call()
         except* Gone as errors:
-            end = StagesEnd(step=NextStep.RELEASE, reason=str(_first(errors)))
+            end = StagesEnd(step=NextStep.RELEASE, reason=str(first(errors)))
         except* Lost as errors:
-            end = StagesEnd(step=NextStep.IGNORE, reason=str(_first(errors)))
+            end = StagesEnd(step=NextStep.IGNORE, reason=str(first(errors)))
         except* FactoryError as errors:
-            end = StagesEnd(step=NextStep.FAIL, reason=str(_first(errors)))
+            end = StagesEnd(step=NextStep.FAIL, reason=str(first(errors)))
         except* Exception as errors:
             logger.exception("an error inside factoryd; the attempt has failed")
-            reason = f"an error inside factoryd: {_first(errors)!r}"
+            reason = f"an error inside factoryd: {first(errors)!r}"
             end = StagesEnd(step=NextStep.FAIL, reason=reason)
         assert end is not None
         return end
@@ -242,6 +279,8 @@ class IssueScope:
                 logger.info("workspace kept: %s", kept)
 
 
+_TAKEN_BACK = TERMINAL - {IssueState.CANCELLED}
+
 _RESULTS = {
     NextStep.FINISH: AttemptResult.SUCCEEDED,
     NextStep.DEFER: AttemptResult.DEFERRED,
@@ -252,8 +291,9 @@ def _spent(attempts: int, reason: str | None) -> str:
     return f"{attempts} of {attempts} attempts failed, the last because {reason}"
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
+def first(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the first error of a group that is not a group itself."""
     error = group.exceptions[0]
     if isinstance(error, ExceptionGroup):
-        return _first(cast("ExceptionGroup[Exception]", error))
+        return first(cast("ExceptionGroup[Exception]", error))
     return error

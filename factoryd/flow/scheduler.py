@@ -24,7 +24,7 @@ from factoryd.core.model import Issue, IssueState
 from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, Skip, decide, in_order
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
 from factoryd.flow.frost import Settled
-from factoryd.flow.issue_scope import IssueScope
+from factoryd.flow.issue_scope import IssueScope, first
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.shop import Shop
 from factoryd.flow.source_follower import SourceFollower
@@ -88,16 +88,21 @@ class Scheduler:
     async def kill(self, keys: list[str], reason: str, grace_s: float | None) -> None:
         """End issues as cancelled; returns once that is recorded for all, before it is done.
 
-        Raises `NoSuchTarget` for a key nobody knows and `FactoryError` for one that has ended;
-        then none is touched.
+        Raises `NoSuchTarget` for a key nobody knows and `FactoryError` for one that has ended and
+        whose outcome is written back; then none is touched.
         """
         ready = [issue for key in keys if (issue := self._must_be_killable(key)) is not None]
         for issue in ready:
-            await self._shop.ledger.record(
-                _claimed(Dispatch(issue=issue, repo="", recipe="")),
-                IssueStopping(issue=issue.key, reason=reason),
-            )
-        for key in keys:
+            try:
+                await self._shop.ledger.record(
+                    _claimed(Dispatch(issue=issue, repo="", recipe="")),
+                    IssueStopping(issue=issue.key, reason=reason),
+                )
+            except IllegalFact:  # claimed, or killed by another, at the same moment
+                if self._shop.ledger.registry.issue(issue.key) is None:
+                    raise
+        # A source that is at writing an outcome may let itself be waited for: those come last.
+        for key in sorted(keys, key=lambda one: self._shop.record(one).state in TERMINAL):
             if same_issue(key) not in self._scopes:
                 await self._stop_unled(key, reason)
             scope = self._scopes.get(same_issue(key))
@@ -290,14 +295,21 @@ class Scheduler:
         await self._shop.ledger.record(*gone)
 
     async def _stop_unled(self, key: str, reason: str) -> None:
-        if self._shop.record(key).state in IN_FLIGHT - {IssueState.STOPPING}:
-            await self._shop.ledger.record(IssueStopping(issue=key, reason=reason))
+        stoppable = IN_FLIGHT - {IssueState.STOPPING}
+        try:
+            if self._shop.record(key).state in stoppable:
+                await self._shop.ledger.record(IssueStopping(issue=key, reason=reason))
+        except IllegalFact:
+            if self._shop.record(key).state in stoppable:
+                raise
 
     def _must_be_killable(self, key: str) -> Issue | None:
         record = self._shop.ledger.registry.issue(key)
         if record is not None and record.state in IN_FLIGHT:
             return None
         if record is not None and record.state in TERMINAL:
+            if not record.written and same_issue(key) in self._scopes:
+                return None
             raise FactoryError(f"{key} has ended already: it is {record.state}")
         for issue in self.ready():
             if same_issue(issue.key) == same_issue(key):
@@ -324,13 +336,16 @@ class Scheduler:
         scopes.start_soon(self._lead, key, scope)
 
     async def _lead(self, key: str, scope: IssueScope) -> None:
-        tries = 0
+        tries, troubles = 0, self._shop.troubles
         try:
-            while not await _runs_to_its_end(key, scope):
+            while (error := await _run_to_its_end(key, scope)) is not None:
+                troubles[same_issue(key)] = f"an error inside factoryd: {error!r}"
                 with trio.move_on_after(SCOPE_RETRY_S[min(tries, len(SCOPE_RETRY_S) - 1)]):
                     await scope.wait_stop_asked()
+                troubles.pop(same_issue(key), None)
                 tries += 1
         finally:
+            troubles.pop(same_issue(key), None)
             del self._scopes[same_issue(key)]
             self.wake()
 
@@ -344,14 +359,17 @@ def _claimed(one: Dispatch) -> IssueClaimed:
     )
 
 
-async def _runs_to_its_end(key: str, scope: IssueScope) -> bool:
-    """Run a scope; the fence around one issue: an error in it is reported and costs no other."""
-    ended = True
+async def _run_to_its_end(key: str, scope: IssueScope) -> Exception | None:
+    """Run a scope and return what broke it, if anything did.
+
+    The fence around one issue: an error in it is reported and costs no other.
+    """
+    broken: Exception | None = None
     try:
         await scope.run()
     except* LedgerUnavailable:
         logger.warning("%s: left as the ledger knows it, as no more facts can be written", key)
-    except* Exception:
+    except* Exception as errors:
         logger.exception("%s: an error inside factoryd; the issue is led on in a moment", key)
-        ended = False
-    return ended
+        broken = first(errors)
+    return broken

@@ -5,6 +5,8 @@ import pytest
 from factoryd.core.errors import IllegalFact
 from factoryd.core.events import (
     KINDS,
+    AttemptStarted,
+    RunStarting,
     kind_of,
 )
 from factoryd.core.lifecycle import IN_FLIGHT, MOVES, TERMINAL, next_state
@@ -38,7 +40,13 @@ LIFE: dict[str, dict[S | None, S]] = {
     "factory-paused": {},
     "factory-resumed": {},
     "issue-thawed": {S.CLAIMED: S.CLAIMED, S.RUNNING: S.RUNNING, S.COOLDOWN: S.COOLDOWN},
-    "issue-stopping": {S.CLAIMED: S.STOPPING, S.RUNNING: S.STOPPING, S.COOLDOWN: S.STOPPING},
+    "issue-stopping": {
+        S.CLAIMED: S.STOPPING,
+        S.RUNNING: S.STOPPING,
+        S.COOLDOWN: S.STOPPING,
+        S.DONE: S.STOPPING,
+        S.PARKED: S.STOPPING,
+    },
     "issue-done": {S.CLAIMED: S.DONE},
     "issue-parked": {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},
     "issue-cancelled": {S.STOPPING: S.CANCELLED},
@@ -94,4 +102,7 @@ def test_no_ended_issue_begins_again_without_being_reopened():
         leading_out = {
             kind_of(kind) for kind, moves in MOVES.items() if moves.get(state, state) is not state
         }
-        assert leading_out == {"issue-reopened"}
+        # Stopping is for one whose outcome is not written: it ends anew, and begins nothing.
+        assert leading_out - {"issue-stopping"} == {"issue-reopened"}
+    assert S.STOPPING not in MOVES[AttemptStarted]
+    assert S.STOPPING not in MOVES[RunStarting]

@@ -261,7 +261,9 @@ class Factory(RuleBasedStateMachine):
             if key in self.listed:
                 claim = IssueClaimed(issue=key, work=self.listed[key], repo="", recipe="")
                 self.must(claim, IssueStopping(issue=key, reason="killed"))
-        elif record.state in {S.CLAIMED, S.RUNNING, S.COOLDOWN}:
+        elif record.state in {S.CLAIMED, S.RUNNING, S.COOLDOWN} or (
+            record.state in {S.DONE, S.PARKED} and not record.written
+        ):
             self.must(IssueStopping(issue=key, reason="killed"))
         else:
             assert not self.record(IssueStopping(issue=key, reason="killed"))
