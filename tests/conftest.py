@@ -92,15 +92,20 @@ def daemon_name() -> Iterator[str]:
 
 
 def empty(root: Path) -> list[Path]:
-    """Kill everything below a cgroup, remove it and return the cgroups that were there."""
-    (root / "cgroup.kill").write_text("1")
+    """Kill everything below a cgroup, remove it and return the cgroups that were there.
+
+    What a killed daemon was just starting may enter late, so all is done until it holds.
+    """
     found = [root, *(path for path in root.rglob("*") if path.is_dir())]
     until = time.monotonic() + 5
-    while "populated 1" in (root / "cgroup.events").read_text():
+    while root.is_dir():
         assert time.monotonic() < until, f"{root} cannot be emptied"
+        (root / "cgroup.kill").write_text("1")
+        if "populated 0" in (root / "cgroup.events").read_text():
+            with contextlib.suppress(OSError):
+                for path in reversed([each for each in found if each.is_dir()]):
+                    path.rmdir()
         time.sleep(0.001)
-    for path in reversed(found):
-        path.rmdir()
     return found
 
 

@@ -7,16 +7,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from signal import SIGTERM, Signals
+from signal import SIGKILL, SIGTERM, Signals
 from typing import Any
 
 import psutil
 import trio
 
 from factoryd.adapters.cgroup import cgroup_of
+from factoryd.adapters.pidfd import PidFd, open_verified
+from factoryd.adapters.proc import list_pids, read_stats
+from factoryd.adapters.sweep import mark_of, read_mark
+from factoryd.core.model import RunId
 from factoryd.daemon import tree_root_name
 from factoryd.wire.framing import END, INTERFACE
 from tests.conftest import empty
@@ -442,7 +447,28 @@ def a_place(**sections: str) -> Iterator[Place]:
     finally:
         if place.cgroup.is_dir():
             empty(place.cgroup)
+        end_marked(place)
         shutil.rmtree(root)
+
+
+def end_marked(place: Place) -> None:
+    """Kill what runs without cgroups have left here: their mark is on whatever they started."""
+    name = tree_root_name(place.state)
+    marks = {mark_of(name, RunId(run.name)) for run in place.state.glob("runs/*/*")}
+    until = time.monotonic() + 5
+    while marks and (left := [pid for pid in list_pids() if is_marked(pid, marks)]):
+        assert time.monotonic() < until, f"{left} cannot be ended"
+        for stat in read_stats(left).values():
+            process = open_verified(stat.identity)
+            if isinstance(process, PidFd):
+                with process:
+                    process.send(SIGKILL)
+        time.sleep(0.001)
+
+
+def is_marked(pid: int, marks: set[int]) -> bool:
+    """Say whether a process that has not ended has one of these marks."""
+    return read_mark(pid) in marks and bool(read_stats([pid]))
 
 
 def configuration(**sections: str) -> str:
