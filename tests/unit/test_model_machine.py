@@ -160,6 +160,9 @@ class Factory(RuleBasedStateMachine):
             case IssueDone() | IssueParked() | IssueCancelled():
                 self.ended.add(key)
                 self.claimed.remove(key)
+            case IssueStopping():
+                self.ended.discard(key)  # it is ended anew while its outcome is not written
+                self.claimed.add(key)
             case IssueReopened():
                 self.ended.remove(key)
                 self.collisions = {one for one in self.collisions if one[0] != key}
