@@ -71,6 +71,13 @@ class IssueSource(Protocol):
         """Write back how it ended. Writing the same outcome twice is no error."""
         ...
 
+    async def reopen(self, issue: Issue) -> None:
+        """Show an ended issue as ready again, as it was left; one that is ready stays so.
+
+        Raise `SourceFailed`, too, when there is no such issue any more.
+        """
+        ...
+
     async def submit(self, name: str, text: str) -> str:
         """Put a new issue in and return its key; raise `BadUsage` when the text is not an issue.
 

@@ -117,7 +117,7 @@ class IssueLeftReady(Fact, frozen=True, kw_only=True, tag="issue-left-ready"):
 
 
 class IssueReopened(Fact, frozen=True, kw_only=True, tag="issue-reopened"):
-    """An ended issue left ready and came back: new work, with all its attempts."""
+    """An ended issue left ready and came back, or a person wants it again: new work, all attempts."""
 
     reason: str
 

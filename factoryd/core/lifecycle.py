@@ -60,7 +60,7 @@ MOVES: dict[type[Fact], Moves] = {
     IssueRerouted: {S.CLAIMED: S.CLAIMED},
     IssueEscalated: {None: S.ESCALATED, S.READY: S.ESCALATED, S.ESCALATED: S.ESCALATED},
     IssueLeftReady: _STAYS,
-    IssueReopened: {S.DONE: S.READY, S.PARKED: S.READY, S.CANCELLED: S.READY},
+    IssueReopened: dict.fromkeys((*TERMINAL, S.ESCALATED), S.READY),
     AttemptStarted: {S.CLAIMED: S.RUNNING, S.COOLDOWN: S.RUNNING},
     StageStarted: {S.RUNNING: S.RUNNING},
     RunStarting: {S.RUNNING: S.RUNNING},

@@ -38,6 +38,7 @@ from factoryd.wire.messages import (
     PauseCall,
     ReapCall,
     ResumeCall,
+    RetryCall,
     ShutdownCall,
     StatusCall,
     SubmitCall,
@@ -118,6 +119,8 @@ class Methods:
                 return self._looking.explain(parameters)
             case PauseCall() | ResumeCall():
                 return await self._steering.pause_or_resume(parameters)
+            case RetryCall():
+                return await self._steering.retry(parameters)
             case ReapCall():
                 return await self._reaper.reap(dry_run=parameters.dry_run)
             case _:

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from factoryd.core.errors import FactoryError, IllegalFact, LedgerUnavailable, NoSuchTarget
+from factoryd.core.allowed import must_be_killable, must_be_retriable, must_be_under_way
+from factoryd.core.errors import FactoryError, IllegalFact, LedgerUnavailable
 from factoryd.core.events import (
     AnyFact,
     IssueClaimed,
@@ -36,6 +37,10 @@ SCOPE_RETRY_S = (1.0, 5.0, 30.0, 300.0)
 """Waits before an issue whose scope broke is led on; the last one repeats."""
 
 
+TIDY_S = 5.0
+"""How long whoever wants an ended issue back waits for its outcome to be written."""
+
+
 class Scheduler:
     """Turns listings into running issues."""
 
@@ -46,6 +51,9 @@ class Scheduler:
         self._scopes: dict[str, IssueScope] = {}
         self._shunned: dict[str, tuple[Issue, str]] = {}
         """Ready issues that something went wrong with, as they were then, and what."""
+        self._reopening = set[str]()
+        """Issues that people are bringing back just now, which are nobody else's until then."""
+        self._scope_ended = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
         shop.slots.freed = self.wake
 
@@ -91,8 +99,8 @@ class Scheduler:
         Raises `NoSuchTarget` for a key nobody knows and `FactoryError` for one that has ended and
         whose outcome is written back; then none is touched.
         """
-        ready = [issue for key in keys if (issue := self._must_be_killable(key)) is not None]
-        for issue in ready:
+        checked = [must_be_killable(key, self._record(key), self.ready()) for key in keys]
+        for issue in filter(None, checked):
             try:
                 await self._shop.ledger.record(
                     _claimed(Dispatch(issue=issue, repo="", recipe="")),
@@ -110,17 +118,54 @@ class Scheduler:
                 await scope.kill(reason, grace_s)
         self.wake()
 
+    async def retry(self, key: str, reason: str) -> None:
+        """Have an ended or escalated issue begin anew, with all its attempts; its source shows it.
+
+        Raises `NoSuchTarget` for a key nobody knows, `FactoryError` for an issue that waits or is
+        under way or whose end is not written back, and `SourceFailed` when its source cannot.
+        """
+        folded = same_issue(key)
+        await self._wait_tidy(key)
+        record = must_be_retriable(key, self._record(key), self.ready())
+        if folded in self._reopening:
+            raise FactoryError(f"{key} is being reopened already")
+        # Its source first: should the daemon die in between, it has left ready and come back.
+        self._reopening.add(folded)
+        try:
+            await self._shop.source(record.issue.source).reopen(record.issue)
+            await self._shop.ledger.record(IssueReopened(issue=key, reason=reason))
+        finally:
+            self._reopening.discard(folded)
+            self._shunned.pop(folded, None)
+            self.wake()
+
+    async def _wait_tidy(self, key: str) -> None:
+        """Return once nothing is left to do for an ended issue; raise when that takes long."""
+        record = self._record(key)
+        if record is None or record.state not in TERMINAL:
+            return
+        with trio.move_on_after(TIDY_S):
+            while same_issue(key) in self._scopes:
+                await self._scope_ended.park()
+        if same_issue(key) in self._scopes:
+            why = self._shop.troubles.get(same_issue(key), "its outcome is not written back yet")
+            raise FactoryError(f"{key} cannot begin anew yet: {why}: try again in a moment")
+
     async def freeze(self, key: str, reason: str) -> Settled:
         """Have an issue stand still with all its agents; see `Frost.freeze`.
 
         Raises `NoSuchTarget` for a key nobody knows and `FactoryError` when nothing of it is under
         way, or it is frozen already.
         """
-        return await self._shop.runner.frost.freeze(self._must_be_under_way(key), reason)
+        return await self._shop.runner.frost.freeze(
+            must_be_under_way(key, self._record(key), self.ready()), reason
+        )
 
     async def thaw(self, key: str) -> Settled:
         """Have a frozen issue go on; raises as `freeze` does, also when it is not frozen."""
-        return await self._shop.runner.frost.thaw(self._must_be_under_way(key))
+        return await self._shop.runner.frost.thaw(
+            must_be_under_way(key, self._record(key), self.ready())
+        )
 
     def keep_agents(self, *, keep: bool) -> None:
         """Say whether scopes that are cancelled leave their agents running, for the next daemon.
@@ -145,7 +190,8 @@ class Scheduler:
 
     def _free(self) -> list[Issue]:
         """Return what is ready and in no scope; a scope holds its issue until all is tidy."""
-        return [issue for issue in self.ready() if same_issue(issue.key) not in self._scopes]
+        held = self._scopes.keys() | self._reopening
+        return [issue for issue in self.ready() if same_issue(issue.key) not in held]
 
     def explain(self, key: str) -> tuple[Finding, ...]:
         """Return every check on an issue, known or not, in the order of deciding; see `explain`."""
@@ -171,6 +217,9 @@ class Scheduler:
             return Skip(issue=issue, reason=shunned[1])
         record = self._shop.ledger.registry.issue(issue.key)
         return decide(issue, record, self._shop.config, self._shop.clock.now())
+
+    def _record(self, key: str) -> IssueRecord | None:
+        return self._shop.ledger.registry.issue(key)
 
     def _unfinished(self) -> list[IssueRecord]:
         records = self._shop.ledger.registry.issues.values()
@@ -303,33 +352,6 @@ class Scheduler:
             if self._shop.record(key).state in stoppable:
                 raise
 
-    def _must_be_killable(self, key: str) -> Issue | None:
-        record = self._shop.ledger.registry.issue(key)
-        if record is not None and record.state in IN_FLIGHT:
-            return None
-        if record is not None and record.state in TERMINAL:
-            if not record.written and same_issue(key) in self._scopes:
-                return None
-            raise FactoryError(f"{key} has ended already: it is {record.state}")
-        for issue in self.ready():
-            if same_issue(issue.key) == same_issue(key):
-                return issue
-        raise NoSuchTarget(f"{key}: no such issue")
-
-    def _must_be_under_way(self, key: str) -> str:
-        """Return an issue's key as the ledger spells it, if it may be frozen or thawed."""
-        record = self._shop.ledger.registry.issue(key)
-        if record is None:
-            waiting = {same_issue(issue.key) for issue in self.ready()}
-            if same_issue(key) not in waiting:
-                raise NoSuchTarget(f"{key}: no such issue")
-            raise FactoryError(f"{key} is not under way: it waits to be claimed")
-        if record.state in TERMINAL:
-            raise FactoryError(f"{key} has ended already: it is {record.state}")
-        if record.state not in IN_FLIGHT - {IssueState.STOPPING}:
-            raise FactoryError(f"{key} is not under way: it is {record.state}")
-        return record.issue.key
-
     def _open_scope(self, scopes: trio.Nursery, key: str, *, has_slot: bool) -> None:
         scope = IssueScope(self._shop, key, has_slot=has_slot)
         self._scopes[same_issue(key)] = scope
@@ -347,6 +369,7 @@ class Scheduler:
         finally:
             troubles.pop(same_issue(key), None)
             del self._scopes[same_issue(key)]
+            self._scope_ended.unpark_all()
             self.wake()
 
 

@@ -20,12 +20,20 @@ from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.varlink import Say
 from factoryd.flow.views import Overview, find_issue, killed_view
-from factoryd.wire.answers import FrostReply, KilledView, KillReply, PauseReply, ShutdownReply
+from factoryd.wire.answers import (
+    FrostReply,
+    KilledView,
+    KillReply,
+    PauseReply,
+    RetryReply,
+    ShutdownReply,
+)
 from factoryd.wire.messages import (
     FreezeCall,
     KillCall,
     PauseCall,
     ResumeCall,
+    RetryCall,
     ShutdownCall,
     ThawCall,
 )
@@ -70,6 +78,13 @@ class Steering:
         self._scheduler.wake()
         paused = self._ledger.registry.paused
         return PauseReply(paused=paused is not None, reason=paused, changed=changed)
+
+    async def retry(self, call: RetryCall) -> RetryReply:
+        """Have an ended issue begin anew; see `Scheduler.retry`."""
+        self._check_writing()
+        key = self._key_of(call.target)
+        await self._scheduler.retry(key, _reason(call.reason, "retried by a person"))
+        return RetryReply(issue=key)
 
     async def freeze_or_thaw(self, call: FreezeCall | ThawCall) -> FrostReply:
         """Have an issue stand still, or go on, and tell how many of its runs obey."""

@@ -240,6 +240,12 @@ class ExplainReply(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[FindingView, ...]
 
 
+class RetryReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The issue that begins anew, with all its attempts."""
+
+    issue: str
+
+
 class ReapedView(msgspec.Struct, frozen=True, kw_only=True):
     """A tree that is proven empty now, and the processes of it that were found."""
 

@@ -16,6 +16,7 @@ from factoryd.wire.answers import (
     LogsReply,
     PauseReply,
     ReapReply,
+    RetryReply,
     ShutdownReply,
     StatusReply,
     SubmitReply,
@@ -127,6 +128,13 @@ class ExplainCall(msgspec.Struct, frozen=True, kw_only=True):
     target: str
 
 
+class RetryCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have an ended or escalated issue begin anew; an agent's name means its issue."""
+
+    target: str
+    reason: str | None = None
+
+
 class ReapCall(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for trees that nobody owns to be emptied, or what that would do."""
 
@@ -216,6 +224,11 @@ METHODS = {
         reply=ExplainReply,
         reads=True,
         doc="Every check on an issue with its answer, in the order of deciding.",
+    ),
+    "Retry": MethodSpec(
+        call=RetryCall,
+        reply=RetryReply,
+        doc="Has an ended or escalated issue begin anew, with all its attempts.",
     ),
     "Pause": MethodSpec(
         call=PauseCall,

@@ -44,7 +44,7 @@ class FolderWorld:
         temporary.rename(self._path / "ready" / f"{key}.md")
 
     def take_away(self, key: str) -> None:
-        for directory in ("ready", "active"):
+        for directory in ("ready", "active", "done", "failed", "cancelled"):
             (self._path / directory / f"{key}.md").unlink(missing_ok=True)
 
     def outcomes(self) -> list[tuple[str, str]]:
@@ -215,6 +215,41 @@ async def test_an_outcome_of_an_issue_that_was_taken_away_is_written_all_the_sam
     assert world.outcomes() == [("AR-1", "done")]
 
 
+@pytest.mark.parametrize("state", [IssueState.DONE, IssueState.PARKED, IssueState.CANCELLED])
+async def test_an_ended_issue_is_ready_again_when_reopened(world, state):
+    world.put("AR-1", "First")
+    issue = await only(world.source)
+    for attempts in (1, 2):
+        await world.source.claim(issue)
+        await world.source.write_outcome(issue, note("AR-1", state, attempts))
+        assert (await world.source.list_ready()).issues == ()
+        for _ in range(2):
+            await world.source.reopen(issue)
+            again = await only(world.source)
+            assert (again.key, again.title, again.ref) == ("AR-1", "First", issue.ref)
+
+
+async def test_an_issue_is_reopened_wherever_it_was_left(world):
+    world.put("AR-1", "First")
+    issue = await only(world.source)
+    await world.source.reopen(issue)
+    assert await only(world.source) == issue
+    await world.source.claim(issue)
+    await world.source.reopen(issue)
+    assert (await only(world.source)).key == "AR-1"
+
+
+async def test_an_issue_that_is_gone_cannot_be_reopened(world):
+    world.put("AR-1", "First")
+    issue = await only(world.source)
+    await world.source.claim(issue)
+    await world.source.write_outcome(issue, note("AR-1"))
+    world.take_away("AR-1")
+    with pytest.raises(SourceFailed, match="AR-1"):
+        await world.source.reopen(issue)
+    assert (await world.source.list_ready()).issues == ()
+
+
 async def test_a_change_ends_the_wait_also_when_it_came_before(world):
     await world.source.list_ready()
     with trio.fail_after(5):
@@ -273,6 +308,7 @@ async def test_a_source_that_is_broken_says_so(world):
         world.source.list_ready,
         lambda: world.source.claim(issue),
         lambda: world.source.write_outcome(issue, note("AR-1")),
+        lambda: world.source.reopen(issue),
         lambda: world.source.submit("x", "---\nkey: B\ntitle: t\n---\n"),
     ):
         with pytest.raises(SourceFailed):

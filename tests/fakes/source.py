@@ -21,6 +21,7 @@ class FakeSource:
         self._name = name
         self.ready: dict[str, Issue] = {}
         self.active: dict[str, Issue] = {}
+        self.ended: dict[str, Issue] = {}
         self.problems: list[Problem] = []
         self.outcomes: dict[str, list[OutcomeNote]] = {}
         self.calls: list[tuple[str, str]] = []
@@ -54,6 +55,7 @@ class FakeSource:
         """Remove an issue, wherever it is."""
         self.ready.pop(key, None)
         self.active.pop(key, None)
+        self.ended.pop(key, None)
         self.touch()
 
     def touch(self) -> None:
@@ -90,7 +92,17 @@ class FakeSource:
         notes = self.outcomes.setdefault(issue.key, [])
         if note not in notes:
             notes.append(note)
-        self.active.pop(issue.key, None)
+        if issue.key in self.active:
+            self.ended[issue.key] = self.active.pop(issue.key)
+
+    async def reopen(self, issue: Issue) -> None:
+        await self._begin("reopen", issue.key)
+        if issue.key not in self.ready:
+            left = self.active.pop(issue.key, None) or self.ended.pop(issue.key, None)
+            if left is None:
+                raise SourceFailed(f"{issue.key}: is no longer there")
+            self.ready[issue.key] = left
+            self.touch()
 
     async def submit(self, name: str, text: str) -> str:
         await self._begin("submit", name)

@@ -63,3 +63,33 @@ async def test_explain_gives_every_check_in_order_for_any_issue():
             table = (await ctl(place, "explain", "A-2")).stdout.splitlines()
             assert table[0].startswith("A-2 (escalated): no route: it names the repo 'nowhere'")
             assert len(table) == 3 + len(CHECKS)
+
+
+async def test_retry_brings_back_what_was_parked_killed_or_done():
+    fail = "echo up; [ -e ../mended ]"
+    with a_place() as place:
+        async with place.daemon() as daemon:
+            place.put("A-1", fail)
+            await daemon.wait_issue("A-1", "parked")
+            (place.root / "mended").touch()
+            retried = await ctl(place, "retry", "a-1", "--reason", "mended")
+            assert (retried.returncode, retried.stdout) == (
+                0,
+                "A-1  ready again, with all its attempts\n",
+            )
+            await daemon.wait_issue("A-1", "done")
+            issues = place.root / "issues"
+            await place.wait_for((issues / "done" / "A-1.md").exists)
+            assert list((issues / "failed").iterdir()) == []
+            again = await ctl(place, "--json", "retry", "A-1")
+            assert json.loads(again.stdout) == {"issue": "A-1"}
+            await daemon.wait_issue("A-1", "done", when=lambda one: one["reason"] is None)
+            place.put("A-2", play())
+            await daemon.wait_running("A-2")
+            refused = await ctl(place, "retry", "A-2")
+            assert refused.returncode == 1
+            assert "A-2 is under way: it is running; kill it first" in refused.stderr
+            assert (await ctl(place, "kill", "A-2", "--now")).returncode == 0
+            assert (await ctl(place, "retry", "A-2")).returncode == 0
+            await daemon.wait_running("A-2")
+            assert (await ctl(place, "retry", "Z-9")).returncode == 4

@@ -14,7 +14,14 @@ from factoryctl.errors import Garbled, NotRunning
 from factoryctl.layout import lay_out, plain_checkup, plain_frost
 from factoryctl.offline import Verdict as Judgement
 from factoryctl.verbs import restart as restart_module
-from factoryd.wire.answers import ExplainReply, FindingView, FrostReply, PauseReply, ShutdownReply
+from factoryd.wire.answers import (
+    ExplainReply,
+    FindingView,
+    FrostReply,
+    PauseReply,
+    RetryReply,
+    ShutdownReply,
+)
 from factoryd.wire.checkup import Check, Checkup, Verdict
 from factoryd.wire.framing import INTERFACE
 from factoryd.wire.messages import Reason, encode_error, encode_reply
@@ -115,6 +122,16 @@ async def test_explain_is_a_verdict_and_a_table(daemon, ctl):
         "out of scope          -       nothing is known of it",
         "paused                passed  dispatching goes on",
     ]
+
+
+# ---------------------------------------------------------------------------------------- retry
+
+
+async def test_retry_names_the_issue_that_begins_anew(daemon, ctl):
+    daemon.when("Retry", encode_reply(RetryReply(issue="AR-255")))
+    done = await ctl("retry", "ar-255-impl", "--reason", "mended")
+    assert done.stdout == b"AR-255  ready again, with all its attempts\n"
+    assert daemon.parameters() == {"target": "ar-255-impl", "reason": "mended"}
 
 
 # -------------------------------------------------------------------------------------- restart

@@ -25,6 +25,7 @@ VERBS = {
     "Freeze": ["freeze", "AR-255"],
     "Thaw": ["thaw", "AR-255"],
     "Explain": ["explain", "AR-255"],
+    "Retry": ["retry", "AR-255"],
     "Pause": ["pause"],
     "Resume": ["resume"],
     "Shutdown": ["shutdown"],

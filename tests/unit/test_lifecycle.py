@@ -25,7 +25,7 @@ LIFE: dict[str, dict[S | None, S]] = {
     "issue-rerouted": {S.CLAIMED: S.CLAIMED},
     "issue-escalated": {None: S.ESCALATED, S.READY: S.ESCALATED, S.ESCALATED: S.ESCALATED},
     "issue-left-ready": EVERYWHERE,
-    "issue-reopened": {S.DONE: S.READY, S.PARKED: S.READY, S.CANCELLED: S.READY},
+    "issue-reopened": dict.fromkeys([S.DONE, S.PARKED, S.CANCELLED, S.ESCALATED], S.READY),
     "attempt-started": {S.CLAIMED: S.RUNNING, S.COOLDOWN: S.RUNNING},
     "stage-started": {S.RUNNING: S.RUNNING},
     "run-starting": {S.RUNNING: S.RUNNING},

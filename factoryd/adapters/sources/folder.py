@@ -90,6 +90,10 @@ class FolderSource:
         """
         await self._do(lambda: self._folder.write_outcome(issue, note))
 
+    async def reopen(self, issue: Issue) -> None:
+        """Move the file of an ended issue back to `ready/` and remove its outcome file."""
+        await self._do(lambda: self._folder.reopen(issue))
+
     async def submit(self, name: str, text: str) -> str:
         """Write a new file into `ready/`, named after its key, and return the key."""
         now = self._clock.now()

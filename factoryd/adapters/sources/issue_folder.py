@@ -1,5 +1,6 @@
 """The five directories of a folder of issues: what lies in them, how files move between them."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -171,6 +172,38 @@ class IssueFolder:
         sync_directory(directory)
         sync_directory(self.active)
 
+    def reopen(self, issue: Issue) -> None:
+        """Move the file of an ended issue back to `ready/`, its outcome file is removed.
+
+        Of several in `done/`, `failed/` and `cancelled/` the one put there last is meant. A file
+        that is in `ready/` stays. Raise `SourceFailed` when there is none, or one is in the way.
+        """
+        target = self.ready / _check_ref(issue)
+        places = [self.active / issue.ref]
+        for directory in self._ends.values():
+            places += itertools.takewhile(_is_known, map(directory.joinpath, _namesakes(issue.ref)))
+        found = {path: known.stamp for path in places if (known := self._load_if(path, issue.key))}
+        if self._load_if(target, issue.key) is not None:
+            return
+        if not found:
+            raise SourceFailed(f"{show(target)}: {issue.key} lies nowhere: put its file there")
+        source = max(found, key=lambda path: found[path].changed)
+        try:
+            move(source, target)
+        except FileExistsError as error:
+            raise SourceFailed(f"{show(target)}: is in the way: move it elsewhere") from error
+        _outcome_file(source).unlink(missing_ok=True)
+        sync_directory(self.ready)
+        sync_directory(source.parent)
+
+    def _load_if(self, path: Path, key: str) -> _Known | None:
+        """Return what a file says if it is the issue of this key, else None."""
+        with suppress(Unreadable):
+            known = self._load(path)
+            if known and isinstance(known.found, Issue) and known.found.key == key:
+                return known
+        return None
+
     def submit(self, name: str, text: str, now: float) -> str:
         """Write a new file into `ready/`, named after its key, and return the key.
 
@@ -327,6 +360,11 @@ def _find_place(directory: Path, ref: str, key: str, content: bytes) -> Path:
         elif outcome is None or _key_of(outcome) == key:
             return path
     raise SourceFailed(f"{show(directory)}: has too many files named {show(ref)}: clear it out")
+
+
+def _is_known(path: Path) -> bool:
+    """Say whether an issue was put away there, be its file there still or not."""
+    return os.path.lexists(path) or os.path.lexists(_outcome_file(path))
 
 
 def _outcome_file(path: Path) -> Path:

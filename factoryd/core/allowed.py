@@ -1,0 +1,56 @@
+"""What people may ask of an issue in which state; what they may not is refused in words."""
+
+from collections.abc import Sequence
+
+from factoryd.core.errors import FactoryError, NoSuchTarget
+from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
+from factoryd.core.model import Issue, IssueState
+from factoryd.core.records import IssueRecord, same_issue
+
+
+def must_be_killable(key: str, record: IssueRecord | None, ready: Sequence[Issue]) -> Issue | None:
+    """Return the issue to be claimed and ended; None for one that is being dealt with already.
+
+    Raises `NoSuchTarget` for a key nobody knows and `FactoryError` for one that has ended and whose
+    outcome is written back.
+    """
+    if record is not None and record.state in IN_FLIGHT:
+        return None
+    if record is not None and record.state in TERMINAL:
+        if not record.written:
+            return None
+        raise FactoryError(f"{key} has ended already: it is {record.state}")
+    shown = _shown(key, ready)
+    if shown is None:
+        raise NoSuchTarget(f"{key}: no such issue")
+    return shown
+
+
+def must_be_under_way(key: str, record: IssueRecord | None, ready: Sequence[Issue]) -> str:
+    """Return an issue's key as the ledger spells it, if it may be frozen or thawed."""
+    if record is None:
+        if _shown(key, ready) is None:
+            raise NoSuchTarget(f"{key}: no such issue")
+        raise FactoryError(f"{key} is not under way: it waits to be claimed")
+    if record.state in TERMINAL:
+        raise FactoryError(f"{key} has ended already: it is {record.state}")
+    if record.state not in IN_FLIGHT - {IssueState.STOPPING}:
+        raise FactoryError(f"{key} is not under way: it is {record.state}")
+    return record.issue.key
+
+
+def must_be_retriable(key: str, record: IssueRecord | None, ready: Sequence[Issue]) -> IssueRecord:
+    """Return what is known of an issue that may begin anew: one that has ended, or escalated."""
+    if record is None or record.state is IssueState.READY:
+        if record is None and _shown(key, ready) is None:
+            raise NoSuchTarget(f"{key}: no such issue")
+        raise FactoryError(
+            f"{key} waits already, with all its attempts: `factoryctl explain {key}` says for what"
+        )
+    if record.state in IN_FLIGHT:
+        raise FactoryError(f"{key} is under way: it is {record.state}; kill it first")
+    return record
+
+
+def _shown(key: str, ready: Sequence[Issue]) -> Issue | None:
+    return next((one for one in ready if same_issue(one.key) == same_issue(key)), None)
