@@ -8,9 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 from signal import SIGKILL
+from typing import Any
 
 import pytest
 import trio
+from typing_extensions import override
 
 from factoryd.adapters.pidfd import PidFd, identify, open_verified
 from factoryd.adapters.proc import read_argv
@@ -84,6 +86,7 @@ class Chaos(Soak):
         """Let things go on for a moment."""
         await trio.sleep(self.random.random() * 0.5)
 
+    @override
     async def put(self) -> None:
         """Put some issues, unless there are many."""
         if len(await self.in_flight()) < 12:
@@ -125,7 +128,7 @@ class Chaos(Soak):
         assert await self.running.stop() == 0, self.place.log[-5000:]
         await self.start()
 
-    async def agents(self) -> list[dict[str, object]]:
+    async def agents(self) -> list[dict[str, Any]]:
         """Return the agents of issues that are worked on now."""
         issues = (await self.running.status())["issues"]
         return [a for one in issues if one["state"] in IN_FLIGHT for a in one["agents"]]
