@@ -223,10 +223,11 @@ class IssueThawed(Fact, frozen=True, kw_only=True, tag="issue-thawed"):
 class IssueStopping(Fact, frozen=True, kw_only=True, tag="issue-stopping"):
     """A person asked for the issue to end; its trees are being emptied.
 
-    Also one that has ended while its outcome is not written back yet: it ends as cancelled then.
+    With `withdraws` it had ended, and how is withdrawn before that is written back.
     """
 
     reason: str
+    withdraws: bool = False
 
 
 class IssueDone(Fact, frozen=True, kw_only=True, tag="issue-done"):

@@ -85,12 +85,15 @@ MOVES: dict[type[Fact], Moves] = {
 def next_state(state: S | None, fact: Fact) -> S:
     """Return the state after `fact`; raise `IllegalFact` when it may not happen now.
 
-    An attempt that ends with a moment to wait for leads to cooldown instead of claimed.
+    An attempt that ends with a moment to wait for leads to cooldown instead of claimed. What has ended
+    is only stopped by a fact that says so.
     """
     moves = MOVES[type(fact)]
     if state not in moves:
         was = "unknown" if state is None else state.value
         raise IllegalFact(f"{fact.issue}: {kind_of(type(fact))} cannot happen while it is {was}")
+    if isinstance(fact, IssueStopping) and fact.withdraws is not (state in TERMINAL):
+        raise IllegalFact(f"{fact.issue}: {kind_of(type(fact))} came late: it is {state}")
     if isinstance(fact, AttemptEnded) and fact.not_before is not None and state is S.RUNNING:
         return S.COOLDOWN
     return moves[state]

@@ -74,7 +74,7 @@ class IssueScope:
         """
         first_to_ask = await self._record_stopping(reason)
         if self.record.state in TERMINAL:
-            await self._take_back(reason)
+            await self._withdraw(reason)
             return
         if grace_s is not None and first_to_ask:
             self.stopping.grace_s = grace_s
@@ -95,7 +95,7 @@ class IssueScope:
                 raise
         return False
 
-    async def _take_back(self, reason: str) -> None:
+    async def _withdraw(self, reason: str) -> None:
         """Have an issue end as cancelled whose outcome cannot be written back.
 
         While nothing is wrong with writing it, that is given a moment: then it has ended.
@@ -105,8 +105,10 @@ class IssueScope:
                 await self._shop.ledger.wait_beyond(self._shop.ledger.registry.seq)
         self._writing.cancel(reason=reason)
         async with self._one_write:
-            if not self.record.written and self.record.state in _TAKEN_BACK:
-                await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
+            if not self.record.written and self.record.state in _WITHDRAWN:
+                await self._shop.ledger.record(
+                    IssueStopping(issue=self._key, reason=reason, withdraws=True)
+                )
         self._stop_asked.set()
 
     def _write_is_settled(self) -> bool:
@@ -279,7 +281,7 @@ class IssueScope:
                 logger.info("workspace kept: %s", kept)
 
 
-_TAKEN_BACK = TERMINAL - {IssueState.CANCELLED}
+_WITHDRAWN = TERMINAL - {IssueState.CANCELLED}
 
 _RESULTS = {
     NextStep.FINISH: AttemptResult.SUCCEEDED,

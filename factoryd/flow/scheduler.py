@@ -5,6 +5,7 @@ The nursery is the running set: an issue is in flight exactly as long as its sco
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 import trio
@@ -26,6 +27,7 @@ from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, Skip, dec
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
 from factoryd.flow.frost import Settled
 from factoryd.flow.issue_scope import IssueScope, first
+from factoryd.flow.iterations import MOST_FAILURES, Iterations
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.shop import Shop
 from factoryd.flow.source_follower import SourceFollower
@@ -65,8 +67,10 @@ class Scheduler:
         """Dispatch until cancelled; cancelling empties every tree before this returns.
 
         With `drain_after`, return once the sources were asked that many times (0: as often as it
-        takes) and nothing is ready, running or cooling down any more.
+        takes) and nothing is ready, running or cooling down any more. When too many of those times
+        in a row no source answers, empty every tree and return at once.
         """
+        iterations = Iterations(self.followers, drain_after or 0)
         async with trio.open_nursery() as scopes:
             for record in self._unfinished():
                 if record.state is IssueState.RUNNING:
@@ -74,8 +78,14 @@ class Scheduler:
             async with trio.open_nursery() as following:
                 for follower in self.followers:
                     following.start_soon(follower.run, self.wake)
-                await self._dispatch_until_drained(scopes, drain_after)
+                if drain_after is None:
+                    await self._dispatch_until(scopes, _never)
+                else:
+                    await self._dispatch_until(scopes, partial(self._is_over, iterations))
                 following.cancel_scope.cancel(reason="drained")
+            if iterations.hopeless:
+                logger.error("stopping: %d iterations in a row failed", MOST_FAILURES)
+                scopes.cancel_scope.cancel(reason="too many iterations failed")
 
     async def empty_leftovers(self) -> None:
         """Empty every tree that is still recorded as live, for when no scope runs any more.
@@ -229,20 +239,24 @@ class Scheduler:
             if record.state in IN_FLIGHT or (record.state in TERMINAL and not record.written)
         ]
 
-    async def _dispatch_until_drained(self, scopes: trio.Nursery, drain_after: int | None) -> None:
+    async def _dispatch_until(
+        self, scopes: trio.Nursery, over: Callable[[], Awaitable[bool]]
+    ) -> None:
         while True:
             self._wake = trio.Event()
             with self._pulse.busy():
                 await self._dispatch(scopes)
-            if drain_after is not None and await self._is_drained(drain_after):
+            if await over():
                 return
             if not self._wake.is_set():
                 await self._wake.wait()
 
-    async def _is_drained(self, drain_after: int) -> bool:
+    async def _is_over(self, iterations: Iterations) -> bool:
+        iterations.note()
+        return iterations.hopeless or (iterations.done and await self._is_drained())
+
+    async def _is_drained(self) -> bool:
         if self._shop.ledger.trouble or self._scopes:
-            return False
-        if not all(follower.asked >= drain_after for follower in self.followers):
             return False
         for follower in self.followers:
             await follower.ask()
@@ -371,6 +385,10 @@ class Scheduler:
             del self._scopes[same_issue(key)]
             self._scope_ended.unpark_all()
             self.wake()
+
+
+async def _never() -> bool:
+    return False
 
 
 def _claimed(one: Dispatch) -> IssueClaimed:

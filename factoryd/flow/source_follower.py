@@ -26,6 +26,9 @@ MOST_PAUSE_S = 1.0
 """However long a look takes, a change is not left alone for longer."""
 
 
+_REMEMBERED = 100
+
+
 class SourceFollower:
     """The newest listing of one source, and the trouble with it."""
 
@@ -33,6 +36,8 @@ class SourceFollower:
         self.listing = Listing()
         self.trouble: str | None = None
         self.asked = 0
+        self.failed = set[int]()
+        """Which times of asking did not work, of the first few."""
         self.complete = False
         """Whether `listing` is a whole one: the last time of asking worked."""
         self._source = source
@@ -83,6 +88,8 @@ class SourceFollower:
                 self.trouble, self.complete = None, True
                 self._report_problems()
             self.asked += 1
+            if self.trouble is not None and self.asked <= _REMEMBERED:
+                self.failed.add(self.asked)
 
     async def _wait_change(self) -> None:
         """Return when the source may have changed; one that cannot tell is polled."""

@@ -292,6 +292,82 @@ async def test_a_second_signal_skips_the_grace():
         assert "stopping at once: SIGTERM" in daemon.place.log
 
 
+async def test_three_looks_that_fail_in_a_row_end_the_loop_with_status_1_and_its_agents():
+    with a_place(factory='poll_interval = "250ms"') as place:
+        place.put("A-1", play("child:2"))
+        daemon = await place.start("--iterations", "5")
+        try:
+            await daemon.wait_running("A-1")
+            place.ready.rename(place.root / "elsewhere")
+            place.ready.write_text("not a directory")
+            assert await daemon.wait() == 1
+        finally:
+            await end(daemon)
+        assert place.survivors() == []
+        assert "stopping: 3 iterations in a row failed" in place.log
+        assert "Traceback" not in place.log
+
+
+async def test_many_signals_are_one_shutdown():
+    with a_place(stop='grace = "30s"') as place:
+        place.put("A-1", play("ignore:TERM", "ignore:INT", "child:3"))
+        async with place.daemon() as daemon:
+            await daemon.wait_running("A-1")
+            for number in (SIGTERM, SIGINT, SIGTERM, SIGINT, SIGTERM):
+                daemon.signal(number)
+            assert await daemon.wait() == 0
+        assert place.survivors() == []
+        assert place.log.count("stopped, clean: True") == 1
+        assert place.log.count(" stopping: SIG") == 1
+        assert "Traceback" not in place.log
+
+
+async def test_a_stop_that_leaves_a_process_has_status_1():
+    script = "ln -s /bin/sh ../keepme; ../keepme -c 'until [ -e ../go ]; do sleep 0.05; done' & "
+    with a_place(agents='[protect]\ncommands = ["keepme"]') as place:
+        place.put("A-1", f"{script} echo up; sleep 600")
+        daemon = await place.start()
+        try:
+            await daemon.wait_running("A-1")
+            daemon.signal(SIGTERM)
+            assert await daemon.wait() == 1
+        finally:
+            await end(daemon)
+        assert "stopped, clean: False" in place.log
+        (place.root / "go").touch()
+        await place.wait_for(lambda: not place.survivors())
+
+
+DEAF = """
+import signal, sys
+from factoryd.__main__ import main
+
+status = main(sys.argv[1:])
+ours = [one for one in (signal.SIGTERM, signal.SIGINT)
+        if signal.getsignal(one) not in (signal.SIG_DFL, signal.default_int_handler)]
+print("handlers are left:", ours)
+sys.exit(status)
+"""
+"""A daemon that says afterwards who would act on a signal."""
+
+
+async def test_the_handlers_of_signals_are_gone_when_the_daemon_has_ended(monkeypatch):
+    with a_place() as place:
+        arguments = place.command()[3:]
+        monkeypatch.setattr(place, "command", lambda: [sys.executable, "-c", DEAF, *arguments])
+        async with place.daemon() as daemon:
+            assert await daemon.stop() == 0
+        assert "handlers are left: []" in place.log
+
+
+async def end(daemon):
+    """End a daemon that may have ended."""
+    with trio.CancelScope(shield=True):
+        if daemon.process.returncode is None:
+            daemon.process.kill()
+        await daemon.process.wait()
+
+
 async def test_an_issue_that_was_stopped_with_the_daemon_is_worked_on_by_the_next():
     with a_place() as place:
         place.put("A-1", "[ -e ../again ] && exit 0; touch ../again; echo up; sleep 600")

@@ -1,11 +1,13 @@
 """The table of an issue's life, pair by pair."""
 
 import pytest
+from msgspec.structs import replace
 
 from factoryd.core.errors import IllegalFact
 from factoryd.core.events import (
     KINDS,
     AttemptStarted,
+    IssueStopping,
     RunStarting,
     kind_of,
 )
@@ -74,6 +76,8 @@ def test_every_issue_state_is_ended_or_in_flight_or_waits_for_a_source():
 )
 def test_a_fact_leads_where_the_table_says_or_is_refused_and_changes_nothing(state, fact):
     moves = LIFE[kind_of(fact)]
+    if isinstance(fact, IssueStopping):
+        fact = replace(fact, withdraws=state in TERMINAL)
     if state in moves:
         assert next_state(state, fact) is moves[state]
         return
@@ -95,6 +99,17 @@ def test_a_fact_leads_where_the_table_says_or_is_refused_and_changes_nothing(sta
 def test_a_failed_attempt_with_a_moment_to_wait_for_leads_to_cooldown():
     assert next_state(S.RUNNING, attempt_ended(not_before=5.0)) is S.COOLDOWN
     assert next_state(S.STOPPING, attempt_ended(not_before=5.0)) is S.STOPPING
+
+
+def test_a_stop_that_comes_after_the_end_is_refused_unless_it_withdraws_that_end():
+    late = IssueStopping(issue=KEY, reason="killed")
+    meant = IssueStopping(issue=KEY, reason="killed", withdraws=True)
+    for state in (S.DONE, S.PARKED):
+        assert next_state(state, meant) is S.STOPPING
+        with pytest.raises(IllegalFact, match="came late"):
+            next_state(state, late)
+    with pytest.raises(IllegalFact):
+        next_state(S.RUNNING, meant)
 
 
 def test_no_ended_issue_begins_again_without_being_reopened():
