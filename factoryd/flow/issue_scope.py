@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from factoryd.core import labels
 from factoryd.core.config import SafetyConfig
-from factoryd.core.errors import FactoryError, IllegalFact, WorkspaceFailed
+from factoryd.core.errors import FactoryError, IllegalFact, LedgerUnavailable, WorkspaceFailed
 from factoryd.core.events import (
     AnyFact,
     AttemptEnded,
@@ -299,3 +299,19 @@ def first(group: ExceptionGroup[Exception]) -> Exception:
     if isinstance(error, ExceptionGroup):
         return first(cast("ExceptionGroup[Exception]", error))
     return error
+
+
+async def run_to_its_end(key: str, scope: IssueScope) -> Exception | None:
+    """Run a scope and return what broke it, if anything did.
+
+    The fence around one issue: an error in it is reported and costs no other.
+    """
+    broken: Exception | None = None
+    try:
+        await scope.run()
+    except* LedgerUnavailable:
+        logger.warning("%s: left as the ledger knows it, as no more facts can be written", key)
+    except* Exception as errors:
+        logger.exception("%s: an error inside factoryd; the issue is led on in a moment", key)
+        broken = first(errors)
+    return broken

@@ -26,7 +26,7 @@ from factoryd.core.model import Issue, IssueState
 from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, Skip, decide, in_order
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
 from factoryd.flow.frost import Settled
-from factoryd.flow.issue_scope import IssueScope, first
+from factoryd.flow.issue_scope import IssueScope, run_to_its_end
 from factoryd.flow.iterations import MOST_FAILURES, Iterations
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.shop import Shop
@@ -374,7 +374,7 @@ class Scheduler:
     async def _lead(self, key: str, scope: IssueScope) -> None:
         tries, troubles = 0, self._shop.troubles
         try:
-            while (error := await _run_to_its_end(key, scope)) is not None:
+            while (error := await run_to_its_end(key, scope)) is not None:
                 troubles[same_issue(key)] = f"an error inside factoryd: {error!r}"
                 with trio.move_on_after(SCOPE_RETRY_S[min(tries, len(SCOPE_RETRY_S) - 1)]):
                     await scope.wait_stop_asked()
@@ -398,19 +398,3 @@ def _claimed(one: Dispatch) -> IssueClaimed:
         repo=one.repo,
         recipe=one.recipe,
     )
-
-
-async def _run_to_its_end(key: str, scope: IssueScope) -> Exception | None:
-    """Run a scope and return what broke it, if anything did.
-
-    The fence around one issue: an error in it is reported and costs no other.
-    """
-    broken: Exception | None = None
-    try:
-        await scope.run()
-    except* LedgerUnavailable:
-        logger.warning("%s: left as the ledger knows it, as no more facts can be written", key)
-    except* Exception as errors:
-        logger.exception("%s: an error inside factoryd; the issue is led on in a moment", key)
-        broken = first(errors)
-    return broken

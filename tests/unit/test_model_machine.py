@@ -267,7 +267,8 @@ class Factory(RuleBasedStateMachine):
         elif record.state in {S.CLAIMED, S.RUNNING, S.COOLDOWN} or (
             record.state in {S.DONE, S.PARKED} and not record.written
         ):
-            self.must(IssueStopping(issue=key, reason="killed"))
+            ended = record.state in {S.DONE, S.PARKED}
+            self.must(IssueStopping(issue=key, reason="killed", withdraws=ended))
         else:
             assert not self.record(IssueStopping(issue=key, reason="killed"))
 
