@@ -101,6 +101,7 @@ class IssueScope:
         While nothing is wrong with writing it, that is given a moment: then it has ended.
         """
         with trio.move_on_after(PATIENCE_S):
+            await trio.lowlevel.checkpoint()
             while not self._write_is_settled():
                 await self._shop.ledger.wait_beyond(self._shop.ledger.registry.seq)
         self._writing.cancel(reason=reason)

@@ -5,7 +5,6 @@ The nursery is the running set: an issue is in flight exactly as long as its sco
 
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import msgspec
 import trio
@@ -70,7 +69,7 @@ class Scheduler:
         takes) and nothing is ready, running or cooling down any more. When too many of those times
         in a row no source answers, empty every tree and return at once.
         """
-        iterations = Iterations(self.followers, drain_after or 0)
+        iterations = None if drain_after is None else Iterations(self.followers, drain_after)
         async with trio.open_nursery() as scopes:
             for record in self._unfinished():
                 if record.state is IssueState.RUNNING:
@@ -78,12 +77,9 @@ class Scheduler:
             async with trio.open_nursery() as following:
                 for follower in self.followers:
                     following.start_soon(follower.run, self.wake)
-                if drain_after is None:
-                    await self._dispatch_until(scopes, _never)
-                else:
-                    await self._dispatch_until(scopes, partial(self._is_over, iterations))
+                await self._dispatch_until_over(scopes, iterations)
                 following.cancel_scope.cancel(reason="drained")
-            if iterations.hopeless:
+            if iterations is not None and iterations.hopeless:
                 logger.error("stopping: %d iterations in a row failed", MOST_FAILURES)
                 scopes.cancel_scope.cancel(reason="too many iterations failed")
 
@@ -155,6 +151,7 @@ class Scheduler:
         if record is None or record.state not in TERMINAL:
             return
         with trio.move_on_after(TIDY_S):
+            await trio.lowlevel.checkpoint()
             while same_issue(key) in self._scopes:
                 await self._scope_ended.park()
         if same_issue(key) in self._scopes:
@@ -239,14 +236,14 @@ class Scheduler:
             if record.state in IN_FLIGHT or (record.state in TERMINAL and not record.written)
         ]
 
-    async def _dispatch_until(
-        self, scopes: trio.Nursery, over: Callable[[], Awaitable[bool]]
+    async def _dispatch_until_over(
+        self, scopes: trio.Nursery, iterations: Iterations | None
     ) -> None:
         while True:
             self._wake = trio.Event()
             with self._pulse.busy():
                 await self._dispatch(scopes)
-            if await over():
+            if iterations is not None and await self._is_over(iterations):
                 return
             if not self._wake.is_set():
                 await self._wake.wait()
@@ -385,10 +382,6 @@ class Scheduler:
             del self._scopes[same_issue(key)]
             self._scope_ended.unpark_all()
             self.wake()
-
-
-async def _never() -> bool:
-    return False
 
 
 def _claimed(one: Dispatch) -> IssueClaimed:
