@@ -47,6 +47,7 @@ BLOCKS: tuple[tuple[str, str, Blocks], ...] = (
 LATER_BLOCKS: tuple[tuple[str, str], ...] = (
     ("out of scope", "the gate, `[safety]`, refuses it; what follows says which line"),
     ("no route", "nothing says where it is to be worked on; it is escalated"),
+    (PAUSE_BLOCK, "a person has paused dispatching: nothing begins until it is resumed"),
     (SLOT_BLOCK, "as many issues are in flight as may be; it waits its turn"),
 )
 """Why an issue is left alone that `BLOCKS` has nothing against, by how the reason begins, in order."""
