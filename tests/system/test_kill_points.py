@@ -23,6 +23,8 @@ from factoryd.core.events import (
     ConfigurationLoaded,
     DaemonStarted,
     DaemonStopped,
+    FactoryPaused,
+    FactoryResumed,
     HandoffCleared,
     HandoffMade,
     IssueCancelled,
@@ -111,6 +113,16 @@ async def freeze_and_thaw(daemon: Daemon, kinds: Counter[str]) -> None:
         await daemon.call("Thaw", target="A-1")
     elif kinds["run-started"]:
         await daemon.call("Freeze", target="A-1")
+
+
+async def pause_and_resume(daemon: Daemon, kinds: Counter[str]) -> None:
+    """Pause once the agent runs, resume, then let it end; what was forgotten is done again."""
+    if kinds["factory-resumed"]:
+        (daemon.place.root / "resumed").touch()
+    elif kinds["factory-paused"]:
+        await daemon.call("Resume")
+    elif kinds["run-started"]:
+        await daemon.call("Pause")
 
 
 async def change_once_claimed(place: Place) -> None:
@@ -340,6 +352,21 @@ LIVES = {
             **runs(1),
         ),
         visits=around(IssueFrozen, IssueThawed),
+        starts=("a-1-w 1 1",),
+        attempts=("succeeded",),
+        ends_in="done",
+        state="done",
+    ),
+    "paused": Life(
+        script="until [ -e ../resumed ]; do sleep 0.02; done",
+        person=pause_and_resume,
+        facts=frame(
+            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
+            **dict.fromkeys(("FactoryPaused", "FactoryResumed"), 1),
+            **dict.fromkeys(("StageStarted", "OutcomeWritten"), 1),
+            **runs(1),
+        ),
+        visits=around(FactoryPaused, FactoryResumed),
         starts=("a-1-w 1 1",),
         attempts=("succeeded",),
         ends_in="done",
