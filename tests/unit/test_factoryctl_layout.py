@@ -30,7 +30,7 @@ NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 def draw(reply, **options):
     shown = StringIO()
-    Console(file=shown, force_terminal=True, width=100, **options).print(
+    Console(file=shown, force_terminal=True, width=100, _environ={}, **options).print(
         render(lay_out(reply, NOW))
     )
     return shown.getvalue()

@@ -13,7 +13,8 @@ Reports = dict[tuple[str, str], Report]
 def reports(request: pytest.FixtureRequest) -> Reports:
     wanted: dict[str, list[str]] = {}
     for item in request.session.items:
-        if isinstance(item, pytest.Function) and "reports" in item.fixturenames:
+        in_a_vm = item.get_closest_marker("vm") is not None
+        if in_a_vm and isinstance(item, pytest.Function) and "reports" in item.fixturenames:
             suite, check = (str(item.callspec.params[name]) for name in ("suite", "check"))
             wanted.setdefault(suite, []).append(check)
     faulthandler.cancel_dump_traceback_later()  # this takes longer than a test that hangs may
