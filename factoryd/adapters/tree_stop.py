@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 import msgspec
 
@@ -11,6 +12,13 @@ from factoryd.adapters.proc import Stat, list_ancestors, read_names
 from factoryd.core.model import Data, ProcessIdentity, Skipped, StopOrder, StopPolicy
 
 Sent = dict[ProcessIdentity, tuple[signal.Signals, ...]]
+
+
+AT_ONCE = 128
+"""Processes that are held by their pidfds at once: proven first, then signalled one after another.
+
+So proof and death do not take turns on the processor, and descriptors do not run out.
+"""
 
 
 class Plan(Data, frozen=True, kw_only=True):
@@ -104,40 +112,79 @@ def deliver(
 
     One that is stopped is continued afterwards, or it could never act on the signal.
     """
-    reached = Sent()
-    gone: list[ProcessIdentity] = []
-    skipped: list[Skipped] = []
-    for stat in targets:
-        try:
-            verdict = _deliver_one(stat, number, holds)
-        except OSError as error:
-            skipped.append(Skipped(pid=stat.pid, reason=f"not signalled: {error.strerror}"))
-            continue
-        match verdict:
+    tally = _Tally()
+    for begin in range(0, len(targets), AT_ONCE):
+        _deliver_some(targets[begin : begin + AT_ONCE], number, holds, tally)
+    return Delivered(reached=tally.reached, gone=tuple(tally.gone), skipped=tuple(tally.skipped))
+
+
+class _Tally:
+    """What came of each target."""
+
+    def __init__(self) -> None:
+        self.reached = Sent()
+        self.gone: list[ProcessIdentity] = []
+        self.skipped: list[Skipped] = []
+
+    def note(self, stat: Stat, outcome: tuple[signal.Signals, ...] | Verdict | OSError) -> None:
+        """Note the signals that were sent, or why there was none."""
+        match outcome:
             case Verdict.GONE:
-                gone.append(stat.identity)
+                self.gone.append(stat.identity)
             case Verdict():
-                skipped.append(Skipped(pid=stat.pid, reason=verdict))
+                self.skipped.append(Skipped(pid=stat.pid, reason=outcome))
+            case OSError():
+                reason = f"not signalled: {outcome.strerror}"
+                self.skipped.append(Skipped(pid=stat.pid, reason=reason))
             case _:
-                reached[stat.identity] = verdict
-    return Delivered(reached=reached, gone=tuple(gone), skipped=tuple(skipped))
+                self.reached[stat.identity] = outcome
 
 
-def _deliver_one(
-    stat: Stat, number: signal.Signals, holds: Callable[[int], bool]
-) -> tuple[signal.Signals, ...] | Verdict:
+def _deliver_some(
+    targets: tuple[Stat, ...],
+    number: signal.Signals,
+    holds: Callable[[int], bool],
+    tally: _Tally,
+) -> None:
+    with ExitStack() as opened:
+        held: list[tuple[Stat, PidFd]] = []
+        for stat in targets:
+            found = _open_member(stat, holds)
+            if isinstance(found, PidFd):
+                held.append((stat, opened.enter_context(found)))
+            else:
+                tally.note(stat, found)
+        for stat, process in held:
+            tally.note(stat, _send(process, stat, number))
+
+
+def _open_member(stat: Stat, holds: Callable[[int], bool]) -> PidFd | Verdict | OSError:
+    """Return a handle on a target that is still who it was and a member, or why there is none."""
+    with ExitStack() as opened:
+        try:
+            found = open_verified(stat.identity)
+            if not isinstance(found, PidFd):
+                return found
+            opened.enter_context(found)
+            if not holds(stat.pid):
+                return Verdict.MISMATCH
+        except OSError as error:
+            return error
+        opened.pop_all()
+        return found
+
+
+def _send(
+    process: PidFd, stat: Stat, number: signal.Signals
+) -> tuple[signal.Signals, ...] | Verdict | OSError:
     """Return the signals that were sent, or why there was none."""
-    match open_verified(stat.identity):
-        case PidFd() as process:
-            with process:
-                if not holds(stat.pid):
-                    return Verdict.MISMATCH
-                verdict = process.send(number)
-                if verdict is not Verdict.SENT:
-                    return verdict
-                wake = stat.state == "T" and number is not signal.SIGKILL
-                if wake and process.send(signal.SIGCONT) is Verdict.SENT:
-                    return number, signal.SIGCONT
-                return (number,)
-        case verdict:
+    try:
+        verdict = process.send(number)
+        if verdict is not Verdict.SENT:
             return verdict
+        wake = stat.state == "T" and number is not signal.SIGKILL
+        if wake and process.send(signal.SIGCONT) is Verdict.SENT:
+            return number, signal.SIGCONT
+    except OSError as error:
+        return error
+    return (number,)
