@@ -26,7 +26,9 @@ test: $(VENV)/ready
 	@$(PYTHON) -m coverage report
 
 check: $(VENV)/ready
-	@$(PYTHON) -m pytest tests/test_architecture.py tests/unit -m 'not slow'
+	@$(PYTHON) -m pytest tests/test_architecture.py & gates=$$!; \
+		$(PYTHON) -m pytest tests/unit -m 'not slow'; tests=$$?; \
+		wait $$gates && exit $$tests
 
 bench: $(VENV)/ready
 	@$(PYTHON) -m bench
