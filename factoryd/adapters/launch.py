@@ -73,7 +73,8 @@ def _fault_of_call(command: Command) -> str | None:
 
 def _fault_of_place(cwd: str) -> str | None:
     """Say why no program can work in this directory."""
-    return None if os.path.isdir(cwd) else f"its working directory {cwd} does not exist"  # noqa: PTH112
+    there = os.path.isdir(cwd)  # noqa: PTH112 (speed)
+    return None if there else f"its working directory {cwd} does not exist"
 
 
 def _fault_of_program(path: str) -> str | None:

@@ -187,14 +187,14 @@ class IssueScope:
         try:
             end = await call()
         except* Gone as errors:
-            end = StagesEnd(step=NextStep.RELEASE, reason=str(first(errors)))
+            end = StagesEnd(step=NextStep.RELEASE, reason=str(_first(errors)))
         except* Lost as errors:
-            end = StagesEnd(step=NextStep.IGNORE, reason=str(first(errors)))
+            end = StagesEnd(step=NextStep.IGNORE, reason=str(_first(errors)))
         except* FactoryError as errors:
-            end = StagesEnd(step=NextStep.FAIL, reason=str(first(errors)))
+            end = StagesEnd(step=NextStep.FAIL, reason=str(_first(errors)))
         except* Exception as errors:
             logger.exception("an error inside factoryd; the attempt has failed")
-            reason = f"an error inside factoryd: {first(errors)!r}"
+            reason = f"an error inside factoryd: {_first(errors)!r}"
             end = StagesEnd(step=NextStep.FAIL, reason=reason)
         assert end is not None
         return end
@@ -294,11 +294,11 @@ def _spent(attempts: int, reason: str | None) -> str:
     return f"{attempts} of {attempts} attempts failed, the last because {reason}"
 
 
-def first(group: ExceptionGroup[Exception]) -> Exception:
+def _first(group: ExceptionGroup[Exception]) -> Exception:
     """Return the first error of a group that is not a group itself."""
     error = group.exceptions[0]
     if isinstance(error, ExceptionGroup):
-        return first(cast("ExceptionGroup[Exception]", error))
+        return _first(cast("ExceptionGroup[Exception]", error))
     return error
 
 
@@ -314,5 +314,5 @@ async def run_to_its_end(key: str, scope: IssueScope) -> Exception | None:
         logger.warning("%s: left as the ledger knows it, as no more facts can be written", key)
     except* Exception as errors:
         logger.exception("%s: an error inside factoryd; the issue is led on in a moment", key)
-        broken = first(errors)
+        broken = _first(errors)
     return broken
