@@ -1,7 +1,5 @@
 """One machine for each Debian, booted once for all checks of it that are wanted."""
 
-import faulthandler
-
 import pytest
 
 from tests.vm.machines import Report, examine
@@ -17,5 +15,4 @@ def reports(request: pytest.FixtureRequest) -> Reports:
         if in_a_vm and isinstance(item, pytest.Function) and "reports" in item.fixturenames:
             suite, check = (str(item.callspec.params[name]) for name in ("suite", "check"))
             wanted.setdefault(suite, []).append(check)
-    faulthandler.cancel_dump_traceback_later()  # this takes longer than a test that hangs may
     return examine(wanted)
