@@ -74,7 +74,7 @@ MOVES: dict[type[Fact], Moves] = {
     IssueFrozen: _HELD,
     IssueThawed: _HELD,
     IssueStopping: {S.CLAIMED: S.STOPPING, S.RUNNING: S.STOPPING, S.COOLDOWN: S.STOPPING},
-    IssueDone: {S.CLAIMED: S.DONE},
+    IssueDone: {S.CLAIMED: S.DONE, S.STOPPING: S.DONE},
     IssueParked: {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},
     IssueCancelled: {S.STOPPING: S.CANCELLED},
     OutcomeWritten: {state: state for state in TERMINAL},

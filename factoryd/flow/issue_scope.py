@@ -65,14 +65,14 @@ class IssueScope:
     def _max_attempts(self) -> int:
         return self._shop.config.dispatch.max_attempts
 
-    async def kill(self, reason: str, grace_s: float | None) -> None:
-        """End the issue as cancelled; returns once that is recorded, before it is done.
+    async def stop(self, stopping: IssueStopping, grace_s: float | None) -> None:
+        """End the issue as the fact says; returns once that is recorded, before it is done.
 
         One that ends by itself at the same moment has ended.
         """
         if self.record.state is not IssueState.STOPPING:
             try:
-                await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
+                await self._shop.ledger.record(stopping)
             except IllegalFact:
                 if self.record.state not in TERMINAL:
                     raise
@@ -80,11 +80,11 @@ class IssueScope:
             self.stopping.grace_s = self.stopping.grace_s if grace_s is None else grace_s
         elif grace_s is not None:
             self.stopping.shorten(grace_s)
-        self._working.cancel(reason=reason)
+        self._working.cancel(reason=stopping.reason)
         self._stop_asked.set()
 
     async def wait_stop_asked(self) -> None:
-        """Return once `kill` was called since this last returned."""
+        """Return once `stop` was called since this last returned."""
         await self._stop_asked.wait()
         self._stop_asked = trio.Event()
 
@@ -187,14 +187,16 @@ class IssueScope:
     async def _finish_stopping(self, record: IssueRecord) -> None:
         await self._empty_leftovers(record)
         reason = record.reason or "asked to stop"
-        cancelled = IssueCancelled(issue=self._key, reason=reason)
+        over: AnyFact = IssueCancelled(issue=self._key, reason=reason)
+        if record.ends_as is IssueState.DONE:
+            over = IssueDone(issue=self._key, reason=reason)
         if not record.attempt_open:
-            await self._shop.ledger.record(cancelled)
+            await self._shop.ledger.record(over)
             return
         ended = AttemptEnded(
             issue=self._key, attempt=record.attempt, result=AttemptResult.CANCELLED, reason=reason
         )
-        await self._shop.ledger.record(ended, cancelled)
+        await self._shop.ledger.record(ended, over)
 
     async def _empty_leftovers(self, record: IssueRecord) -> None:
         async with trio.open_nursery() as nursery:

@@ -4,7 +4,8 @@ The nursery is the running set: an issue is in flight exactly as long as its sco
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 
 import msgspec
 import trio
@@ -19,11 +20,11 @@ from factoryd.core.events import (
     IssueReopened,
     IssueStopping,
 )
-from factoryd.core.explain import Circumstances, Finding, explain
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from factoryd.core.model import Issue, IssueState
 from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, Skip, decide, in_order
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
+from factoryd.core.triage import refuse_scope
 from factoryd.flow.frost import Settled
 from factoryd.flow.issue_scope import IssueScope
 from factoryd.flow.pulse import Pulse
@@ -51,8 +52,8 @@ class Scheduler:
         self._scopes: dict[str, IssueScope] = {}
         self._shunned: dict[str, tuple[Issue, str]] = {}
         """Ready issues that something went wrong with, as they were then, and what."""
-        self._reopening = set[str]()
-        """Issues that people are bringing back just now, which are nobody else's until then."""
+        self._held = set[str]()
+        """Issues that people are bringing back or releasing just now, nobody else's until then."""
         self._scope_ended = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
         shop.slots.freed = self.wake
@@ -99,23 +100,59 @@ class Scheduler:
         Raises `NoSuchTarget` for a key nobody knows and `FactoryError` for one that has ended;
         then none is touched.
         """
-        ready = [
-            issue
-            for key in keys
-            if (issue := must_be_killable(key, self._record(key), self.ready())) is not None
-        ]
+        ready = [issue for key in keys if (issue := self._to_claim(key)) is not None]
+        stops = [IssueStopping(issue=key, reason=reason) for key in keys]
+        await self._stop(ready, stops, grace_s)
+
+    async def release(self, key: str, reason: str) -> None:
+        """End an issue as done, its work being done elsewhere; else as `kill`.
+
+        One that waits is claimed in its source first, if that is in scope. One that is being
+        killed already ends as that.
+        """
+        stop = IssueStopping(issue=key, reason=reason, outcome=IssueState.DONE)
+        issue = self._to_claim(key)
+        if issue is None:
+            await self._stop([], [stop], None)
+            return
+        refused = refuse_scope(issue, self._shop.config.safety)
+        if refused is not None:
+            raise FactoryError(f"{key} is left alone: {refused}")
+        with self._hold(key):
+            await self._shop.source(issue.source).claim(issue)
+            await self._stop([issue], [stop], None)
+
+    async def _stop(
+        self, ready: list[Issue], stops: list[IssueStopping], grace_s: float | None
+    ) -> None:
         for issue in ready:
+            (stop,) = (one for one in stops if same_issue(one.issue) == same_issue(issue.key))
             await self._shop.ledger.record(
-                _claimed(Dispatch(issue=issue, repo="", recipe="")),
-                IssueStopping(issue=issue.key, reason=reason),
+                _claimed(Dispatch(issue=issue, repo="", recipe="")), stop
             )
-        for key in keys:
-            if same_issue(key) not in self._scopes:
-                await self._stop_unled(key, reason)
-            scope = self._scopes.get(same_issue(key))
+        for stop in stops:
+            led = same_issue(stop.issue) in self._scopes
+            if not led and self._shop.record(stop.issue).state in IN_FLIGHT - {IssueState.STOPPING}:
+                await self._shop.ledger.record(stop)
+            scope = self._scopes.get(same_issue(stop.issue))  # one may have begun meanwhile
             if scope is not None:
-                await scope.kill(reason, grace_s)
+                await scope.stop(stop, grace_s)
         self.wake()
+
+    def _to_claim(self, key: str) -> Issue | None:
+        return must_be_killable(key, self._record(key), self.ready())
+
+    @contextmanager
+    def _hold(self, key: str) -> Generator[None]:
+        """Keep an issue from being dispatched or acted on by others."""
+        if same_issue(key) in self._held:
+            raise FactoryError(f"{key} is being acted on already: try again in a moment")
+        self._held.add(same_issue(key))
+        try:
+            yield
+        finally:
+            self._held.discard(same_issue(key))
+            self.wake()
 
     async def retry(self, key: str, reason: str) -> None:
         """Have an ended or escalated issue begin anew, with all its attempts; its source shows it.
@@ -123,20 +160,13 @@ class Scheduler:
         Raises `NoSuchTarget` for a key nobody knows, `FactoryError` for an issue that waits or is
         under way or whose end is not written back, and `SourceFailed` when its source cannot.
         """
-        folded = same_issue(key)
         await self._wait_tidy(key)
         record = must_be_retriable(key, self._record(key), self.ready())
-        if folded in self._reopening:
-            raise FactoryError(f"{key} is being reopened already")
-        # Its source first: should the daemon die in between, it has left ready and come back.
-        self._reopening.add(folded)
-        try:
+        with self._hold(key):
+            # Its source first: should the daemon die in between, it has left ready and come back.
             await self._shop.source(record.issue.source).reopen(record.issue)
             await self._shop.ledger.record(IssueReopened(issue=key, reason=reason))
-        finally:
-            self._reopening.discard(folded)
-            self._shunned.pop(folded, None)
-            self.wake()
+            self._shunned.pop(same_issue(key), None)
 
     async def _wait_tidy(self, key: str) -> None:
         """Return once nothing is left to do for an ended issue; raise when that takes long."""
@@ -189,31 +219,19 @@ class Scheduler:
 
     def _free(self) -> list[Issue]:
         """Return what is ready and in no scope; a scope holds its issue until all is tidy."""
-        held = self._scopes.keys() | self._reopening
+        held = self._scopes.keys() | self._held
         return [issue for issue in self.ready() if same_issue(issue.key) not in held]
 
-    def explain(self, key: str) -> tuple[Finding, ...]:
-        """Return every check on an issue, known or not, in the order of deciding; see `explain`."""
-        folded, registry = same_issue(key), self._shop.ledger.registry
-        shown = next((one for one in self.ready() if same_issue(one.key) == folded), None)
-        shunned = self._shunned.get(folded)
-        error = shunned[1] if shunned is not None and shunned[0] == shown else None
-        seen = Circumstances(
-            shown=shown,
-            record=registry.issue(key),
-            now=self._shop.clock.now(),
-            paused=registry.paused,
-            slots=self._shop.slots.total,
-            free_slots=self._shop.slots.free,
-            trouble=self._shop.troubles.get(folded) or error or self._shop.ledger.trouble,
-        )
-        return explain(seen, self._shop.config)
+    def shunned(self, issue: Issue) -> str | None:
+        """Return what went wrong with a ready issue that has not changed since."""
+        shunned = self._shunned.get(same_issue(issue.key))
+        return shunned[1] if shunned is not None and shunned[0] == issue else None
 
     def decide(self, issue: Issue) -> Decision:
         """Return what would be done with a ready issue now, slots aside."""
-        shunned = self._shunned.get(same_issue(issue.key))
-        if shunned is not None and shunned[0] == issue:
-            return Skip(issue=issue, reason=shunned[1])
+        shunned = self.shunned(issue)
+        if shunned is not None:
+            return Skip(issue=issue, reason=shunned)
         record = self._shop.ledger.registry.issue(issue.key)
         return decide(issue, record, self._shop.config, self._shop.clock.now())
 
@@ -341,10 +359,6 @@ class Scheduler:
             if record.issue.source in complete and not record.left_ready and key not in listed
         ]
         await self._shop.ledger.record(*gone)
-
-    async def _stop_unled(self, key: str, reason: str) -> None:
-        if self._shop.record(key).state in IN_FLIGHT - {IssueState.STOPPING}:
-            await self._shop.ledger.record(IssueStopping(issue=key, reason=reason))
 
     def _open_scope(self, scopes: trio.Nursery, key: str, *, has_slot: bool) -> None:
         scope = IssueScope(self._shop, key, has_slot=has_slot)

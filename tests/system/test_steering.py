@@ -93,3 +93,23 @@ async def test_retry_brings_back_what_was_parked_killed_or_done():
             assert (await ctl(place, "retry", "A-2")).returncode == 0
             await daemon.wait_running("A-2")
             assert (await ctl(place, "retry", "Z-9")).returncode == 4
+
+
+async def test_release_leaves_nothing_running_and_writes_back_done():
+    with a_place() as place:
+        async with place.daemon() as daemon:
+            place.put("A-1", play("setsid", "double-fork", "child:3"))
+            await daemon.wait_running("A-1")
+            released = await ctl(place, "--json", "release", "a-1-w", "--reason", "by hand")
+            assert released.returncode == 0, released.stderr
+            (report,) = map(json.loads, released.stdout.splitlines())
+            assert (report["agent"], report["survivors"], report["emptied"]) == ("a-1-w", 0, True)
+            assert place.survivors() == []
+            issue = await daemon.wait_issue("A-1", "done")
+            assert issue["reason"] == "by hand"
+            done = place.root / "issues" / "done"
+            await place.wait_for((done / "A-1.md").exists)
+            outcome = json.loads((done / "A-1.md.outcome.json").read_text())
+            assert (outcome["state"], outcome["reason"]) == ("done", "by hand")
+            again = await ctl(place, "release", "A-1")
+            assert (again.returncode, "has ended already" in again.stderr) == (1, True)

@@ -39,7 +39,7 @@ LIFE: dict[str, dict[S | None, S]] = {
     "factory-resumed": {},
     "issue-thawed": {S.CLAIMED: S.CLAIMED, S.RUNNING: S.RUNNING, S.COOLDOWN: S.COOLDOWN},
     "issue-stopping": {S.CLAIMED: S.STOPPING, S.RUNNING: S.STOPPING, S.COOLDOWN: S.STOPPING},
-    "issue-done": {S.CLAIMED: S.DONE},
+    "issue-done": {S.CLAIMED: S.DONE, S.STOPPING: S.DONE},
     "issue-parked": {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},
     "issue-cancelled": {S.STOPPING: S.CANCELLED},
     "outcome-written": {S.DONE: S.DONE, S.PARKED: S.PARKED, S.CANCELLED: S.CANCELLED},
