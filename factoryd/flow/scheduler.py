@@ -107,8 +107,7 @@ class Scheduler:
     async def release(self, key: str, reason: str) -> None:
         """End an issue as done, its work being done elsewhere; else as `kill`.
 
-        One that waits is claimed in its source first, if that is in scope. One that is being
-        killed already ends as that.
+        One that waits is claimed in its source first. One being killed already ends as that.
         """
         stop = IssueStopping(issue=key, reason=reason, outcome=IssueState.DONE)
         issue = self._to_claim(key)
@@ -174,6 +173,7 @@ class Scheduler:
         if record is None or record.state not in TERMINAL:
             return
         with trio.move_on_after(TIDY_S):
+            await trio.lowlevel.checkpoint()
             while same_issue(key) in self._scopes:
                 await self._scope_ended.park()
         if same_issue(key) in self._scopes:
