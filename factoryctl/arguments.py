@@ -137,6 +137,7 @@ VERBS: dict[str, tuple[Callable[[ArgumentParser], None], list[str], str]] = {
     "freeze": (_freeze, [], "have an issue stand still with all its agents"),
     "thaw": (_thaw, [], "have a frozen issue go on"),
     "retry": (_freeze, [], "have an ended issue begin anew, with all its attempts"),
+    "release": (_freeze, [], "end an issue as done, its work being done elsewhere"),
     "pause": (_pause, [], "dispatch nothing new; what runs goes on"),
     "resume": (_nothing, [], "go on dispatching"),
     "doctor": (_nothing, [], "say what this machine offers, what is wrong and what to do"),

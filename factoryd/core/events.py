@@ -223,15 +223,19 @@ class IssueThawed(Fact, frozen=True, kw_only=True, tag="issue-thawed"):
 class IssueStopping(Fact, frozen=True, kw_only=True, tag="issue-stopping"):
     """A person asked for the issue to end; its trees are being emptied.
 
-    With `withdraws` it had ended, and how is withdrawn before that is written back.
+    `outcome` is what it ends as: `cancelled`, or `done` where its work was done elsewhere. With
+    `withdraws` it had ended, and how is withdrawn before that is written back.
     """
 
     reason: str
+    outcome: IssueState = IssueState.CANCELLED
     withdraws: bool = False
 
 
 class IssueDone(Fact, frozen=True, kw_only=True, tag="issue-done"):
-    """All stages succeeded and nothing of the issue runs any more."""
+    """All stages succeeded, or a person said that it is done; nothing of it runs any more."""
+
+    reason: str | None = None
 
 
 class IssueParked(Fact, frozen=True, kw_only=True, tag="issue-parked"):

@@ -6,9 +6,9 @@ import msgspec
 import trio
 
 from factoryd.core.errors import BadUsage, FactoryError, NoSuchTarget
-from factoryd.core.explain import sum_up
+from factoryd.core.explain import Circumstances, explain, sum_up
 from factoryd.core.model import RunId, TreePlace
-from factoryd.core.records import same_issue
+from factoryd.core.records import IssueRecord, same_issue
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.varlink import Say
@@ -37,6 +37,7 @@ class Looking:
 
     def __init__(self, shop: Shop, scheduler: Scheduler, overview: Overview) -> None:
         self._scheduler = scheduler
+        self._shop = shop
         self._ledger = shop.ledger
         self._runner = shop.runner
         self._desk = shop.desk
@@ -69,7 +70,8 @@ class Looking:
         """Return every check on an issue, known or not, with its answer."""
         record = find_issue(self._ledger.registry, call.target)
         key = call.target if record is None else record.issue.key
-        findings = self._scheduler.explain(key)
+        seen, config = self._circumstances(key, record), self._shop.config
+        findings = explain(seen, config)
         return ExplainReply(
             issue=key,
             state=None if record is None else record.state,
@@ -78,6 +80,20 @@ class Looking:
                 FindingView(check=one.check, passed=one.passed, detail=one.detail)
                 for one in findings
             ),
+        )
+
+    def _circumstances(self, key: str, record: IssueRecord | None) -> Circumstances:
+        shop, ready = self._shop, self._scheduler.ready()
+        shown = next((one for one in ready if same_issue(one.key) == same_issue(key)), None)
+        error = None if shown is None else self._scheduler.shunned(shown)
+        return Circumstances(
+            shown=shown,
+            record=record,
+            now=shop.clock.now(),
+            paused=self._ledger.registry.paused,
+            slots=shop.slots.total,
+            free_slots=shop.slots.free,
+            trouble=shop.troubles.get(same_issue(key)) or error or self._ledger.trouble,
         )
 
     async def events(self, call: EventsCall, say: Say) -> None:

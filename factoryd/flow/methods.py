@@ -37,6 +37,7 @@ from factoryd.wire.messages import (
     Nothing,
     PauseCall,
     ReapCall,
+    ReleaseCall,
     ResumeCall,
     RetryCall,
     ShutdownCall,
@@ -104,6 +105,8 @@ class Methods:
                 await self._looking.events(parameters, say)
             case KillCall():
                 await self._steering.kill(parameters, say, more=more)
+            case ReleaseCall():
+                await self._steering.release(parameters, say, more=more)
             case ShutdownCall():
                 await self._steering.shutdown(parameters, say)
             case _:

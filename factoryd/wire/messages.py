@@ -135,6 +135,13 @@ class RetryCall(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
+class ReleaseCall(msgspec.Struct, frozen=True, kw_only=True):
+    """End an issue as done, its work being done elsewhere; an agent's name means its issue."""
+
+    target: str
+    reason: str | None = None
+
+
 class ReapCall(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for trees that nobody owns to be emptied, or what that would do."""
 
@@ -229,6 +236,12 @@ METHODS = {
         call=RetryCall,
         reply=RetryReply,
         doc="Has an ended or escalated issue begin anew, with all its attempts.",
+    ),
+    "Release": MethodSpec(
+        call=ReleaseCall,
+        reply=KillReply,
+        streams=True,
+        doc="Ends an issue as done; with `more`, reports each run as it is emptied.",
     ),
     "Pause": MethodSpec(
         call=PauseCall,

@@ -93,3 +93,43 @@ async def test_retry_brings_back_what_was_parked_killed_or_done():
             assert (await ctl(place, "retry", "A-2")).returncode == 0
             await daemon.wait_running("A-2")
             assert (await ctl(place, "retry", "Z-9")).returncode == 4
+
+
+async def test_release_leaves_nothing_running_and_writes_back_done():
+    with a_place() as place:
+        async with place.daemon() as daemon:
+            place.put("A-1", play("setsid", "double-fork", "child:3"))
+            await daemon.wait_running("A-1")
+            released = await ctl(place, "--json", "release", "a-1-w", "--reason", "by hand")
+            assert released.returncode == 0, released.stderr
+            (report,) = map(json.loads, released.stdout.splitlines())
+            assert (report["agent"], report["survivors"], report["emptied"]) == ("a-1-w", 0, True)
+            assert place.survivors() == []
+            issue = await daemon.wait_issue("A-1", "done")
+            assert issue["reason"] == "by hand"
+            done = place.root / "issues" / "done"
+            await place.wait_for((done / "A-1.md").exists)
+            outcome = json.loads((done / "A-1.md.outcome.json").read_text())
+            assert (outcome["state"], outcome["reason"]) == ("done", "by hand")
+            again = await ctl(place, "release", "A-1")
+            assert (again.returncode, "has ended already" in again.stderr) == (1, True)
+
+
+async def test_what_waits_and_is_killed_or_released_leaves_ready_and_is_never_worked_on():
+    with a_place(factory="slots = 1") as place:
+        async with place.daemon() as daemon:
+            place.put("A-1", play())
+            await daemon.wait_running("A-1")
+            for key, verb, state in (
+                ("A-2", ("release",), "done"),
+                ("A-3", ("kill", "--yes"), "cancelled"),
+            ):
+                place.put(key, "touch ../ran")
+                await daemon.wait_issue(key, "ready")
+                told = await ctl(place, verb[0], key, *verb[1:])
+                assert told.returncode == 0, told.stderr
+                await daemon.wait_issue(key, state)
+                await place.wait_for((place.root / "issues" / state / f"{key}.md").exists)
+            assert list(place.ready.iterdir()) == []
+            assert (await ctl(place, "kill", "A-1", "--now")).returncode == 0
+            assert not (place.root / "ran").exists()
