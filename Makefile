@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 
 # Without the programs that make machines, the tests that need one are skipped, except in CI.
 test: $(VENV)/ready
-	@.ci/need mmdebstrap qemu-system-x86 cpio || [ "$$CI" != true ]
+	@.ci/need mmdebstrap qemu-system-x86 cpio systemd-container || [ "$$CI" != true ]
 	@$(PYTHON) -m coverage erase
 	@$(PYTHON) -m coverage run -m pytest
 	@$(PYTHON) -m coverage combine --quiet
