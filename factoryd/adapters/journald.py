@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from factoryd.core import labels
 from factoryd.core.model import TreePlace
+from factoryd.core.narration import FACTS_LOGGER
 
 IDENTIFIER = "factoryd"
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
@@ -167,10 +168,14 @@ def connect_journal(
 
 
 def set_up_logging(journal: Journal | None, level: int = logging.INFO) -> None:
-    """Send all log lines of this process to the journal, or to standard error without one."""
+    """Send all log lines of this process to the journal, or to standard error without one.
+
+    The journal is told every fact, whatever its weight: its readers choose by priority.
+    """
     handler: logging.Handler
     if journal is not None:
         handler = JournalHandler(journal)
+        logging.getLogger(FACTS_LOGGER).setLevel(logging.DEBUG)
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(LabelFormatter())

@@ -13,11 +13,12 @@ import trio
 
 from factoryd.core.errors import IllegalFact, LedgerUnavailable
 from factoryd.core.events import AnyFact, Entry, Recorded, kind_of, run_of
-from factoryd.core.narration import message_id, sentence, weight
+from factoryd.core.narration import FACTS_LOGGER, message_id, sentence, weight
 from factoryd.core.registry import Draft, Registry
 from factoryd.ports import Clock, LedgerStore
 
 logger = logging.getLogger(__name__)
+facts = logging.getLogger(FACTS_LOGGER)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -225,15 +226,16 @@ class Ledger:
 def log_fact(fact: AnyFact) -> None:
     """Write one journal line for a fact, with the fields people search by."""
     level = _LEVELS[weight(fact)]
-    if not logger.isEnabledFor(level):
+    if not facts.isEnabledFor(level):
         return
-    logger.log(
+    facts.log(
         level,
         "%s",
         sentence(fact),
         extra={
             "factory_fact": kind_of(fact),
             "factory_issue": fact.issue or None,
+            "factory_agent": getattr(fact, "agent", None),
             "factory_run": run_of(fact),
             "message_id": message_id(type(fact)),
         },

@@ -1,12 +1,8 @@
 """Log lines on their way to journald: a real socket plays the journal."""
 
-import array
 import logging
 import os
-import socket
-import struct
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -21,54 +17,13 @@ from factoryd.adapters.journald import (
     set_up_logging,
 )
 from factoryd.core import labels
-from factoryd.core.events import IssueDone, RunExited
+from factoryd.core.events import IssueDone, RunExited, StageStarted
 from factoryd.core.model import Exit, RunId, TreePlace
-from factoryd.core.narration import message_id
+from factoryd.core.narration import FACTS_LOGGER, message_id
 from factoryd.flow.ledger import log_fact
+from tests.unit.played_journal import PlayedJournal
 
 PLACE = TreePlace(run=RunId("ar-1-impl-0c"), issue="AR-1", agent="ar-1-impl", directory="/d")
-
-
-class PlayedJournal:
-    """Listens where journald would, and reads its native protocol."""
-
-    def __init__(self, path):
-        self.path = str(path)
-        self.open()
-
-    def open(self):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(self.path)
-        self.socket.setblocking(False)
-
-    def close(self):
-        self.socket.close()
-        Path(self.path).unlink()
-
-    def read(self):
-        """Return the next entry's fields."""
-        data, ancillary, _, _ = self.socket.recvmsg(1 << 20, socket.CMSG_SPACE(4))
-        for _, _, payload in ancillary:
-            with os.fdopen(array.array("i", payload)[0], "rb") as file:
-                file.seek(0)
-                data = file.read()
-        fields = {}
-        while data:
-            line, _, data = data.partition(b"\n")
-            name, equals, value = line.partition(b"=")
-            if not equals:
-                (length,) = struct.unpack("<Q", data[:8])
-                value, data = data[8 : 8 + length], data[8 + length + 1 :]
-            assert name.decode() not in fields
-            fields[name.decode()] = value.decode()
-        return fields
-
-    def is_empty(self):
-        try:
-            self.socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        return False
 
 
 @pytest.fixture
@@ -289,10 +244,12 @@ def test_a_stream_without_a_journal_means_standard_error(tmp_path):
 
 @pytest.fixture
 def root_logger():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    root, facts = logging.getLogger(), logging.getLogger(FACTS_LOGGER)
+    handlers, level, facts_level = root.handlers[:], root.level, facts.level
     yield root
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    facts.setLevel(facts_level)
 
 
 def test_without_a_journal_lines_are_readable_on_standard_error(root_logger, capsys):
@@ -314,6 +271,21 @@ def test_with_a_journal_nothing_goes_to_standard_error(root_logger, journal, pla
     root_logger.info("there")
     assert played.read()["MESSAGE"] == "there"
     assert capsys.readouterr().err == ""
+
+
+def test_the_journal_has_facts_of_every_weight_and_standard_error_those_that_matter(
+    root_logger, journal, played, capsys
+):
+    fact = StageStarted(issue="AR-1", round=1, stage=0)
+    set_up_logging(None)
+    log_fact(fact)
+    assert capsys.readouterr().err == ""
+    set_up_logging(journal)
+    log_fact(fact)
+    fields = played.read()
+    assert (fields["FACTORY_FACT"], fields["PRIORITY"]) == ("stage-started", "7")
+    root_logger.debug("what is no fact stays out")
+    assert played.is_empty()
 
 
 def test_a_traceback_is_shown_below_its_line():
