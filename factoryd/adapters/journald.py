@@ -31,12 +31,16 @@ MAX_JOURNAL_LINE = 48 * 1024
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """How much is kept for a journald that takes nothing."""
 
+MAX_KEPT_OUTPUT_BYTES = 1024 * 1024
+"""Once so much is kept, lines of output are not."""
+
 RATE_PERIOD_S = 30.0
 """journald counts in the same time (RateLimitIntervalSec= of journald.conf(5)), seconds."""
 
 Fields = Mapping[str, str | int | None]
 
-_CATCH_UP_EVERY_S = 1.0
+_BEHIND_S = 0.02
+_UP_TO_DATE_S = 1.0
 _SENT_AT_ONCE = 1000
 _SEND_BUFFER_BYTES = 8 * 1024 * 1024  # as sd-journal has it; the kernel gives what it allows
 _NOT_NOW = {
@@ -68,8 +72,8 @@ _PRIORITIES = {
 class Journal:
     """The way to journald, which never blocks: journald may be slow, gone, or come back.
 
-    What it does not take at once is kept, in order, and sent with the next entry or by `keep_up`;
-    lines of output, which are in their files, are passed over instead.
+    What it does not take at once is kept, in order, and sent with the next entry or by `keep_up`.
+    What there is no room for is counted; lines of output, which are in their files, have less of it.
     """
 
     def __init__(self, socket_path: str = JOURNAL_SOCKET) -> None:
@@ -88,16 +92,21 @@ class Journal:
         self.lost = 0
         """The same of other entries, for which there was no more room."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Say whether something is kept."""
+        return bool(self._kept)
+
     def send(self, fields: Fields) -> None:
-        """Send one entry, now or later; fields that are None are left out. Never raises `OSError`."""
+        """Send an entry of the daemon, now or later; fields that are None are left out."""
         with self._lock:
-            if not (self._send_kept() and self._take(fields)):
-                self._keep(fields)
+            if not self._deliver(fields, MAX_KEPT_BYTES):
+                self.lost += 1
 
     def offer(self, fields: Fields) -> None:
-        """Send one entry now or never. Never raises `OSError`."""
+        """Send a line of output, now, later or not at all."""
         with self._lock:
-            if not (self._send_kept() and self._take(fields)):
+            if not self._deliver(fields, MAX_KEPT_OUTPUT_BYTES):
                 self.passed_over += 1
 
     def catch_up(self) -> None:
@@ -114,13 +123,16 @@ class Journal:
         """Send no more."""
         self._transport.socket.close()
 
-    def _keep(self, fields: Fields) -> None:
+    def _deliver(self, fields: Fields, room: int) -> bool:
+        """Send or keep an entry; False when more than `room` would be kept then."""
+        if self._send_kept() and self._take(fields):
+            return True
         size = _measure(fields)
-        if self._kept_bytes + size > MAX_KEPT_BYTES:
-            self.lost += 1
-            return
+        if self._kept_bytes + size > room:
+            return False
         self._kept.append(fields)
         self._kept_bytes += size
+        return True
 
     def _send_kept(self) -> bool:
         """Send what was kept, oldest first, and say whether all of it is sent."""
@@ -286,7 +298,7 @@ async def keep_up(journal: Journal, sink: JournalSink | SilentSink) -> None:
     """Send what was kept once journald takes it, and say what is missing, until cancelled."""
     try:
         while True:
-            await trio.sleep(_CATCH_UP_EVERY_S)
+            await trio.sleep(_BEHIND_S if journal.is_behind else _UP_TO_DATE_S)
             sink.tell_withheld()
             journal.catch_up()
     finally:

@@ -274,35 +274,45 @@ def test_without_a_rate_every_line_passes(played, journal):
 # ---------------------------------------------------------------------- a journal that is not there
 
 
-def test_a_full_journal_blocks_nobody_and_what_is_missing_is_counted_once(played, journal):
+def fill(journal):
+    """Print until the journal takes no more and no more is kept; return how many lines fitted."""
     sink, sent = JournalSink(journal), 0
     while not journal.passed_over:
-        sink.line(PLACE, 1, "z" * 10_000)
+        sink.line(PLACE, 1, f"{sent} ".ljust(10_000, "z"))
         sent += 1
-    sink.line(PLACE, 2, "passed over, too")
+    return sent - 1
+
+
+def test_a_full_journal_blocks_nobody_and_what_is_missing_is_counted_once(played, journal):
+    fitted = fill(journal)
+    JournalSink(journal).line(PLACE, 2, "passed over, too".ljust(10_000, "z"))
     journal.catch_up()  # still full: nothing can be said
-    assert len(read_all(played)) == sent - 1
-    sink.line(PLACE, 3, "again")
-    journal.catch_up()
-    line, told = read_all(played)
-    assert line["MESSAGE"] == "again"
+    *lines, told = read_all(played, journal)
+    assert [int(line["MESSAGE"].split()[0]) for line in lines] == list(range(fitted))
     assert told["MESSAGE"].startswith("lines of agents' output that journald was too slow for: 2;")
     assert (told["SYSLOG_IDENTIFIER"], told["PRIORITY"]) == ("factoryd", "6")
     journal.catch_up()
     assert played.is_empty()
+    JournalSink(journal).line(PLACE, 3, "again")
+    assert played.read()["MESSAGE"] == "again"
 
 
-def test_entries_of_the_daemon_wait_for_a_full_journal_and_keep_their_order(
-    played, journal, logger
-):
-    sink, sent = JournalSink(journal), 0
-    while not journal.passed_over:
-        sink.line(PLACE, 1, "z" * 10_000)
-        sent += 1
+def test_a_burst_of_lines_is_taken_as_the_journal_has_room_for_it(played, journal):
+    sink = JournalSink(journal)
+    for number in range(1000):
+        sink.line(PLACE, number, "a line of an agent that prints much at once")
+    assert journal.is_behind
+    offsets = [entry["FACTORY_OFFSET"] for entry in read_all(played, journal)]
+    assert offsets == [str(number) for number in range(1000)]
+    assert not journal.is_behind
+
+
+def test_entries_of_the_daemon_have_room_where_lines_of_output_have_none(played, journal, logger):
+    fitted = fill(journal)
     for number in range(1500):
         logger.info("fact %d", number)
     entries = messages(read_all(played, journal))
-    assert entries[sent - 1 : -1] == [f"fact {number}" for number in range(1500)]
+    assert entries[fitted:-1] == [f"fact {number}" for number in range(1500)]
     assert entries[-1].startswith("lines of agents' output")
     assert journal.passed_over == journal.lost == 0
 
@@ -320,12 +330,11 @@ def test_a_journal_that_goes_and_comes_back_gets_what_was_kept(played, journal, 
     played.close()
     for number in range(3):
         logger.info("fact %d", number)
-        sink.line(PLACE, 1, "passed over")
+        sink.line(PLACE, number, f"line {number}")
     played.open()
     logger.info("found")
-    assert messages(read_all(played)) == ["fact 0", "fact 1", "fact 2", "found"]
-    journal.catch_up()
-    assert ": 3;" in played.read()["MESSAGE"]
+    wanted = [f"{what} {number}" for number in range(3) for what in ("fact", "line")]
+    assert messages(read_all(played)) == [*wanted, "found"]
 
 
 def test_a_journal_that_is_restarted_between_two_lines_is_found_at_once(played, journal, logger):
