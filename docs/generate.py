@@ -366,10 +366,12 @@ As a systemd service `factoryd` writes to the journal, elsewhere to standard err
 ## Agents' output
 
 Each line that an agent prints becomes an entry of its own, as far as it fits: `journal_rate` of
-[`[output]`](config.md) bounds what one run may say there, and while journald takes nothing, lines
-of output are passed over. Each time an entry says how many lines are missing. `factoryctl logs` reads
-from the run's own file, which has all of them. The daemon's own entries are not bounded in this way,
-and those that journald does not take at once are kept and sent later.
+[`[output]`](config.md) bounds what one run may say there, and where journald falls far behind, lines
+are passed over. An entry says how many lines are missing. `factoryctl logs` reads from the run's own
+file, which has all of them.
+
+The daemon never waits for journald. What is not taken at once is kept and sent later, the daemon's own
+entries up to 8 MB of them; whatever becomes of those, `factoryctl events` has the facts.
 
 ## Messages
 

@@ -21,7 +21,7 @@ from factoryd.adapters.directories import Directories, make_directories
 from factoryd.adapters.faults import FaultyStore, read_fault
 from factoryd.adapters.heartbeat_file import AtomicHeartbeatFile
 from factoryd.adapters.inotify import Watches
-from factoryd.adapters.journald import Journal, JournalSink, SilentSink
+from factoryd.adapters.journald import Journal, JournalSink, SilentSink, keep_up
 from factoryd.adapters.lock import InstanceLock
 from factoryd.adapters.output import Follower
 from factoryd.adapters.pidfd import identify
@@ -153,14 +153,17 @@ class Daemon:
             clock=clock,
         )
         desk = StateDesk(plan.directories.state)
-        journaled = journal if config.output.journal else None
+        self._journal = journal
+        self._sink: JournalSink | SilentSink = SilentSink()
+        if journal is not None and config.output.journal:
+            self._sink = JournalSink(journal, config.output.journal_rate)
         runner = AgentRunner(
             ledger=ledger,
             trees=trees,
             kinds={"command": CommandKind(os.environ)},
             follower=Follower(
                 self._watches,
-                JournalSink(journaled) if journaled else SilentSink(),
+                self._sink,
                 max_bytes_per_run=config.output.max_bytes_per_run,
                 max_line_bytes=config.output.max_line_bytes,
             ),
@@ -220,10 +223,10 @@ class Daemon:
             logger.info("stopping%s: %s", ", agents go on" if keep_agents else "", reason)
             self._stop_asked.set()
         elif not kept:
-            logger.warning("stopping at once: %s", reason)
+            logger.info("stopping at once: %s", reason)
             self._scheduler.hurry()
         else:
-            logger.warning("stopping, agents and all: %s", reason)
+            logger.info("stopping, agents and all: %s", reason)
 
     async def run(self, listener: trio.SocketListener) -> int:
         """Recover, serve, and stop; return the exit status."""
@@ -232,6 +235,8 @@ class Daemon:
             await services.start(self._watches.run)
             await services.start(self._pulses.run)
             services.start_soon(self._hear_signals)
+            if self._journal is not None:
+                services.start_soon(keep_up, self._journal, self._sink)
             await self._ledger.record(
                 DaemonStarted(
                     pid=self._identity.pid, version=__version__, boot_id=self._identity.boot_id

@@ -25,7 +25,7 @@ class PlayedJournal:
 
     def read(self):
         """Return the next entry's fields."""
-        data, ancillary, _, _ = self.socket.recvmsg(1 << 20, socket.CMSG_SPACE(4))
+        data, ancillary, _, _ = self.socket.recvmsg(1 << 23, socket.CMSG_SPACE(4))
         for _, _, payload in ancillary:
             with os.fdopen(array.array("i", payload)[0], "rb") as file:
                 file.seek(0)

@@ -93,7 +93,7 @@ def test_a_text_names_only_fields_that_its_entry_has(fact, tmp_path, monkeypatch
         fields = played.read()
     text = EXPLANATIONS[type(fact)]
     assert set(FIELD.findall(text.subject + text.meaning + text.advice)) <= set(fields)
-    assert fields["MESSAGE_ID"] == message_id(type(fact))
+    assert fields["FACTORY_FACT"] == kind_of(fact)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=kind_of)
