@@ -15,6 +15,7 @@ from factoryd.adapters.machine import (
     check_pidfd,
     check_socket,
     check_sqlite,
+    check_witness,
     look_at_cgroups,
 )
 from factoryd.core.checkup import (
@@ -63,6 +64,7 @@ def examine(
         *_directories(directories),
         *_containment(directories, used, in_force),
         ("pidfd", check_pidfd),
+        ("exit statuses", check_witness),
         ("sqlite", check_sqlite),
         *_services(used, environ),
         *_programs(used, environ),

@@ -288,6 +288,7 @@ async def test_doctor_asks_the_daemon_that_runs_and_looks_at_the_rest():
         assert checks["containment"]["detail"] == "cgroup is in force in the daemon that runs"
         assert checks["configuration"]["detail"] == str(place.config)
         assert checks["state directory"]["detail"] == str(place.state)
+        assert "kept by each run's shim" in checks["exit statuses"]["detail"]
         assert checks["agent worker"]["detail"] == "/bin/sh"
         assert cgroups(place) == before
 
