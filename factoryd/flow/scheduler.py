@@ -75,6 +75,7 @@ class Scheduler:
                 if record.state is IssueState.RUNNING:
                     self._open_scope(scopes, record.issue.key, has_slot=True)
             async with trio.open_nursery() as following:
+                following.start_soon(self._shop.slots.run)
                 for follower in self.followers:
                     following.start_soon(follower.run, self.wake)
                 await self._dispatch_until_over(scopes, iterations)
