@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from factoryd.core.assignment import Assignment
-from factoryd.core.events import Entry, Recorded
+from factoryd.core.events import Entry, Fact, Recorded
 from factoryd.core.heartbeat import Heartbeat
 from factoryd.core.model import (
     Command,
@@ -227,6 +227,10 @@ class LedgerStore(Protocol):
 
     def read_facts(self, since: int, limit: int, issue: str | None) -> list[Recorded]:
         """Return up to `limit` facts numbered above `since`, oldest first."""
+        ...
+
+    def read_newest(self, kinds: Sequence[type[Fact]], before: int, limit: int) -> list[Recorded]:
+        """Return up to `limit` facts of these kinds numbered below `before`, newest first."""
         ...
 
     def forget(self, issues: Sequence[str], up_to: int, daemon_before: float) -> None:

@@ -5,11 +5,11 @@ from argparse import Namespace
 import msgspec
 
 from factoryctl.client import connect
-from factoryctl.layout import plain_fact
 from factoryctl.output import answer
 from factoryctl.typed import call, read, stream
 from factoryd.wire.answers import EventsReply, FactView
 from factoryd.wire.messages import EventsCall
+from factoryd.wire.retelling import plain_fact
 
 PAGE = 1000
 """Facts asked for at once."""

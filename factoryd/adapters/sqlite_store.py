@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from factoryd.core.errors import IllegalFact, LedgerUnavailable
-from factoryd.core.events import Entry, Recorded, decode_fact, encode_fact, kind_of, run_of
+from factoryd.core.events import Entry, Fact, Recorded, decode_fact, encode_fact, kind_of, run_of
 from factoryd.core.records import same_issue
 from factoryd.core.registry import Registry
 
@@ -96,6 +96,17 @@ class SqliteStore:
             values.append(same_issue(issue))
         with self._explained("read"):
             rows = self._db.execute(f"{query} ORDER BY seq LIMIT ?", (*values, limit)).fetchall()
+        return [self._recorded(*row) for row in rows]
+
+    def read_newest(self, kinds: Sequence[type[Fact]], before: int, limit: int) -> list[Recorded]:
+        """Return up to `limit` facts of these kinds numbered below `before`, newest first."""
+        tags = [kind_of(kind) for kind in kinds]
+        places = ", ".join("?" * len(tags))
+        query = f"SELECT seq, at, body FROM fact WHERE kind IN ({places}) AND seq < ?"  # noqa: S608  no text but ours
+        with self._explained("read"):
+            rows = self._db.execute(
+                f"{query} ORDER BY seq DESC LIMIT ?", (*tags, before, limit)
+            ).fetchall()
         return [self._recorded(*row) for row in rows]
 
     def forget(self, issues: Sequence[str], up_to: int, daemon_before: float) -> None:

@@ -111,6 +111,10 @@ class Ledger:
         """Return up to `limit` facts numbered above `since`, oldest first."""
         return await self._in_store(self._store.read_facts, since, limit, issue)
 
+    async def consult(self, look: Callable[[LedgerStore], T]) -> T:
+        """Return what `look` reads from the store; it runs in a thread, and keeps facts waiting."""
+        return await self._in_store(look, self._store)
+
     def give_up(self) -> None:
         """Stop waiting for a disk that refuses: what cannot be written now never will be."""
         self._giving_up.set()

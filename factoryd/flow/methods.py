@@ -32,6 +32,7 @@ from factoryd.wire.messages import (
     EventsCall,
     ExplainCall,
     FreezeCall,
+    HistoryCall,
     KillCall,
     LogsCall,
     Nothing,
@@ -118,6 +119,8 @@ class Methods:
                 return await self._submit(parameters)
             case FreezeCall() | ThawCall():
                 return await self._steering.freeze_or_thaw(parameters)
+            case HistoryCall():
+                return await self._looking.history(parameters)
             case ExplainCall():
                 return self._looking.explain(parameters)
             case PauseCall() | ResumeCall():

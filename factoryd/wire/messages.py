@@ -12,6 +12,7 @@ from factoryd.wire.answers import (
     ExplainReply,
     FrostReply,
     HealthReply,
+    HistoryReply,
     KillReply,
     LogsReply,
     PauseReply,
@@ -97,6 +98,18 @@ class EventsCall(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 1000
     issue: str | None = None
     follow: bool = False
+
+
+class HistoryCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for the newest `limit` finished issues, or for all that one issue went through.
+
+    A target is an issue's key or the name of one of its agents. With `before`, only what ended with a
+    fact numbered below it: that is how to go on.
+    """
+
+    target: str | None = None
+    before: int | None = None
+    limit: int = 100
 
 
 class FreezeCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,6 +223,12 @@ METHODS = {
         streams=True,
         reads=True,
         doc="Facts of the ledger; to follow it needs `more`.",
+    ),
+    "History": MethodSpec(
+        call=HistoryCall,
+        reply=HistoryReply,
+        reads=True,
+        doc="Finished issues with their attempts, runs and receipts, newest first.",
     ),
     "Reap": MethodSpec(
         call=ReapCall,

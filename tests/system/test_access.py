@@ -23,6 +23,8 @@ DENIED = "org.varlink.service.PermissionDenied"
 READS: tuple[tuple[str, dict[str, object]], ...] = (
     ("Status", {}),
     ("Events", {}),
+    ("History", {}),
+    ("History", {"target": "A-1"}),
     ("Health", {}),
     ("Logs", {"target": "A-1"}),
 )
