@@ -105,7 +105,9 @@ def _add_reap_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="for ExecStopPost=: after a failure, leave the agents to the next daemon",
     )
-    parser.add_argument("--quiet", action="store_true", help="say nothing when there was nothing to end")
+    parser.add_argument(
+        "--quiet", action="store_true", help="say nothing when there was nothing to end"
+    )
     parser.add_argument("--json", action="store_true", help="answer in JSON, for programs")
     parser.set_defaults(verb=_reap)
 
