@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from factoryd.adapters.accounts import SystemAccounts
+from factoryd.adapters.listening import bind_control_socket
 from factoryd.core.config import AccessConfig
-from factoryd.daemon import bind_control_socket
 from factoryd.flow.control import ControlServer
 from factoryd.flow.pulse import Pulse
 from tests.fakes.trees import FakeTrees

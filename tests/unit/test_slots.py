@@ -1,5 +1,7 @@
 """How many issues are worked on at once."""
 
+from functools import partial
+
 import pytest
 import trio
 
@@ -91,7 +93,7 @@ async def test_who_waits_longer_than_its_patience_gives_its_slot_back_and_asks_a
 
     async def lend(*took_s):
         seat = Seat(slots, taken=True)
-        answered.append(await seat.lend_while(lambda it=iter(took_s): ask(it)))
+        answered.append(await seat.lend_while(partial(ask, iter(took_s))))
 
     nursery.start_soon(lend, 2 * PATIENCE_S, 2 * PATIENCE_S - 1)
     await trio.sleep(2 * PATIENCE_S + 1)
