@@ -83,6 +83,15 @@ class AgentRunner:
         taken over, an ended one counts towards the budget.
         """
         labels.AGENT.set(work.agent)
+        try:
+            return await self._work(work, config, last, stopping)
+        finally:
+            labels.AGENT.set(None)
+            labels.RUN.set(None)
+
+    async def _work(
+        self, work: Assignment, config: Config, last: RunRecord | None, stopping: Stopping
+    ) -> RunEnd:
         record = last if last is not None and last.live else None
         resumes = 0 if last is None else last.resumes + (last.result in _COUNTED)
         while True:
@@ -209,23 +218,23 @@ class AgentRunner:
         self, live: LiveRun, work: Assignment, config: Config, stopping: Stopping
     ) -> RunEnd:
         exit_: Exit | None = None
-        attention = trio.CancelScope()
+        stalled = False
         try:
-            with attention:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._follower.follow, live.record.place, live.offset, live)
-                    nursery.start_soon(live.watch_usage)
-                    nursery.start_soon(self.frost.follow, live)
-                    if work.config.stall_after > 0:
-                        stall_after = work.config.stall_after
-                        nursery.start_soon(self._watch_for_stall, live, stall_after, attention)
-                    exit_ = live.record.exit or await live.tree.wait_exit()
-                    await self._note_exit(live, exit_)
-                    nursery.cancel_scope.cancel(reason="the run has ended")
+            async with trio.open_nursery() as nursery:
+                attention = nursery.cancel_scope
+                nursery.start_soon(self._follower.follow, live.record.place, live.offset, live)
+                nursery.start_soon(live.watch_usage)
+                nursery.start_soon(self.frost.follow, live)
+                if work.config.stall_after > 0:
+                    stall_after = work.config.stall_after
+                    nursery.start_soon(self._watch_for_stall, live, stall_after, attention)
+                exit_ = live.record.exit or await live.tree.wait_exit()
+                await self._note_exit(live, exit_)
+                attention.cancel(reason="the run has ended")
+            stalled = exit_ is None
         finally:
-            stalled = exit_ is None and attention.cancel_called
             ending = Ending(
-                exit=exit_ or _NOBODY,
+                exit=_NOBODY if exit_ is None else exit_,
                 began=live.tree.identity is not None,
                 stopping=exit_ is None and not stalled,
                 stalled=stalled,
