@@ -7,6 +7,7 @@ from factoryd.core.assignment import Assignment
 from factoryd.core.events import Entry, Fact, Recorded
 from factoryd.core.heartbeat import Heartbeat
 from factoryd.core.model import (
+    Closed,
     Command,
     Containment,
     Exit,
@@ -60,11 +61,12 @@ class IssueSource(Protocol):
         """Return the issue as it is now, ready or claimed; None when it is gone."""
         ...
 
-    async def claim(self, issue: Issue) -> Issue | None:
-        """Mark the issue as taken and return what `read` would now.
+    async def find_closed(self, claimed: Sequence[Issue]) -> Sequence[Closed]:
+        """Return which of these issues are neither ready nor claimed any more, and as what."""
+        ...
 
-        Claiming again what is claimed already is no error.
-        """
+    async def claim(self, issue: Issue) -> Issue | None:
+        """Mark the issue as taken and return what `read` would now; taken already is no error."""
         ...
 
     async def write_outcome(self, issue: Issue, note: OutcomeNote) -> None:

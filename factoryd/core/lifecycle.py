@@ -41,9 +41,6 @@ from factoryd.core.model import IssueState as S
 TERMINAL = frozenset({S.DONE, S.PARKED, S.CANCELLED})
 """The issue's work here has ended."""
 
-WANTED = frozenset({S.DONE, S.CANCELLED})
-"""What an issue can be asked to end as."""
-
 IN_FLIGHT = frozenset({S.CLAIMED, S.RUNNING, S.COOLDOWN, S.STOPPING})
 """The claim is held: nobody may dispatch the issue again."""
 
@@ -78,7 +75,7 @@ MOVES: dict[type[Fact], Moves] = {
     IssueThawed: _HELD,
     IssueStopping: dict.fromkeys((S.CLAIMED, S.RUNNING, S.COOLDOWN, S.DONE, S.PARKED), S.STOPPING),
     IssueDone: {S.CLAIMED: S.DONE, S.STOPPING: S.DONE},
-    IssueParked: {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},
+    IssueParked: {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED, S.STOPPING: S.PARKED},
     IssueCancelled: {S.STOPPING: S.CANCELLED},
     OutcomeWritten: {state: state for state in TERMINAL},
     OutcomeWithheld: {state: state for state in TERMINAL},
@@ -97,7 +94,7 @@ def next_state(state: S | None, fact: Fact) -> S:
         raise IllegalFact(f"{fact.issue}: {kind_of(type(fact))} cannot happen while it is {was}")
     if isinstance(fact, IssueStopping) and fact.withdraws is not (state in TERMINAL):
         raise IllegalFact(f"{fact.issue}: {kind_of(type(fact))} came late: it is {state}")
-    if isinstance(fact, IssueStopping) and fact.outcome not in WANTED - {state}:
+    if isinstance(fact, IssueStopping) and fact.outcome not in TERMINAL - {state}:
         raise IllegalFact(f"{fact.issue}: it is {state} and cannot be made {fact.outcome}")
     if isinstance(fact, AttemptEnded) and fact.not_before is not None and state is S.RUNNING:
         return S.COOLDOWN

@@ -24,7 +24,17 @@ from factoryd.core.events import (
     RunStarting,
 )
 from factoryd.core.evidence import tell_end
-from factoryd.core.model import AgentState, Data, Exit, Receipt, RunId, StopReport, TreePlace, Usage
+from factoryd.core.model import (
+    AgentState,
+    Data,
+    Exit,
+    IssueState,
+    Receipt,
+    RunId,
+    StopReport,
+    TreePlace,
+    Usage,
+)
 from factoryd.core.names import tell_collision
 from factoryd.core.policy import Ending, NextStep, classify_exit, decide_exit
 from factoryd.core.records import RunRecord
@@ -185,6 +195,10 @@ class AgentRunner:
         assert issue is not None
         await self._ledger.record(*tell_collision(issue, work.agent, holder, reason))
 
+    def _is_ending(self, key: str) -> bool:
+        issue = self._ledger.registry.issue(key)
+        return issue is not None and issue.state is IssueState.STOPPING
+
     def _ledger_record(self, work: Assignment, run: RunId) -> RunRecord:
         issue = self._ledger.registry.issue(work.issue.key)
         assert issue is not None
@@ -237,6 +251,7 @@ class AgentRunner:
                 exit=_NOBODY if exit_ is None else exit_,
                 began=live.tree.identity is not None,
                 stopping=exit_ is None and not stalled,
+                complete=self._is_ending(work.issue.key),
                 stalled=stalled,
                 later_stage=work.stage > 0,
                 resumes=live.record.resumes,

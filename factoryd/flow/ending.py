@@ -3,7 +3,7 @@
 An issue ends once: the first wish decides as what, and later ones share that end.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -11,7 +11,7 @@ from factoryd.core.allowed import may_withdraw, must_be_killable
 from factoryd.core.errors import FactoryError, IllegalFact
 from factoryd.core.events import IssueClaimed, IssueStopping
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
-from factoryd.core.model import Issue, IssueState
+from factoryd.core.model import Closed, Issue, IssueState
 from factoryd.core.records import same_issue
 from factoryd.core.triage import refuse_scope
 from factoryd.flow.issue_scope import IssueScope
@@ -51,6 +51,30 @@ class Endings:
             raise FactoryError(f"{key} is left alone: {refused}")
         stop = IssueStopping(issue=key, reason=reason, outcome=IssueState.DONE)
         await self._end([stop], [waiting] if waiting else [], None)
+
+    def in_flight(self, source: str) -> list[Issue]:
+        """Return the issues of a source that end when it says so."""
+        records = self._shop.ledger.registry.issues.values()
+        return [
+            one.issue for one in records if one.issue.source == source and one.state in _STOPPABLE
+        ]
+
+    async def close(self, closed: Iterable[Closed]) -> None:
+        """End issues that others have ended in their source; what has ended here stays as it is."""
+        for one in closed:
+            record = self._shop.ledger.registry.issue(one.key)
+            if record is None or record.state not in _STOPPABLE or one.outcome is None:
+                continue
+            gone = one.outcome is IssueState.CANCELLED
+            reason = (
+                "it is gone from its source" if gone else f"its source shows it as {one.outcome}"
+            )
+            stop = IssueStopping(issue=record.issue.key, reason=reason, outcome=one.outcome)
+            scope = self._scopes.get(same_issue(one.key))
+            if scope is None:
+                await self._end_unled(stop)
+            else:
+                await scope.stop_unless_over(stop, None)
 
     def _check(self, key: str) -> Issue | None:
         return must_be_killable(key, self._shop.ledger.registry.issue(key), self._ready())

@@ -74,9 +74,14 @@ class IssueScope:
 
         One that ends by itself at the same moment has ended, once its outcome is written back.
         """
-        first_to_ask = await self._record_stopping(stop)
+        await self.stop_unless_over(stop, grace_s)
         if self.record.state in TERMINAL:
             await self._withdraw(stop)
+
+    async def stop_unless_over(self, stop: IssueStopping, grace_s: float | None) -> None:
+        """Do as `stop`, but leave one that has ended as it is."""
+        first_to_ask = await self._record_stopping(stop)
+        if self.record.state in TERMINAL:
             return
         if grace_s is not None and first_to_ask:
             self.stopping.grace_s = grace_s
@@ -232,9 +237,7 @@ class IssueScope:
     async def _finish_stopping(self, record: IssueRecord) -> None:
         await self._empty_leftovers(record)
         reason = record.reason or "asked to stop"
-        over: AnyFact = IssueCancelled(issue=self._key, reason=reason)
-        if record.ends_as is IssueState.DONE:
-            over = IssueDone(issue=self._key, reason=reason)
+        over = _ENDS[record.ends_as](issue=self._key, reason=reason)
         if not record.attempt_open:
             await self._shop.ledger.record(over)
             return
@@ -287,6 +290,13 @@ class IssueScope:
             if kept is not None:
                 logger.info("workspace kept: %s", kept)
 
+
+_ENDS: dict[IssueState, type[IssueDone | IssueParked | IssueCancelled]] = {
+    IssueState.DONE: IssueDone,
+    IssueState.PARKED: IssueParked,
+    IssueState.CANCELLED: IssueCancelled,
+}
+"""The fact that ends an issue which is being stopped, by what it is to end as."""
 
 _RESULTS = {
     NextStep.FINISH: AttemptResult.SUCCEEDED,

@@ -5,6 +5,7 @@ The nursery is the running set: an issue is in flight exactly as long as its sco
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 import trio
@@ -56,6 +57,8 @@ class Scheduler:
         self._scope_ended = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
         self._endings = Endings(shop, self._scopes, self.ready)
+        for follower in followers:
+            follower.claimed = partial(self._endings.in_flight, follower.name)
         shop.slots.freed = self.wake
 
     def wake(self) -> None:
@@ -248,6 +251,8 @@ class Scheduler:
         if self._shop.ledger.trouble is not None:
             return
         await self._note_departures()
+        for follower in self.followers:
+            await self._endings.close(follower.closed)
         for issue in self._free():
             await self._fence(issue, self._settle)
         await self._take_on(scopes)

@@ -50,7 +50,7 @@ LIFE: dict[str, dict[S | None, S]] = {
         S.PARKED: S.STOPPING,
     },
     "issue-done": {S.CLAIMED: S.DONE, S.STOPPING: S.DONE},
-    "issue-parked": {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},
+    "issue-parked": {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED, S.STOPPING: S.PARKED},
     "issue-cancelled": {S.STOPPING: S.CANCELLED},
     "outcome-written": {S.DONE: S.DONE, S.PARKED: S.PARKED, S.CANCELLED: S.CANCELLED},
     "outcome-withheld": {S.DONE: S.DONE, S.PARKED: S.PARKED, S.CANCELLED: S.CANCELLED},
