@@ -129,6 +129,17 @@ def test_a_story_of_many_facts_is_read_to_its_end(store, monkeypatch):
     ]
 
 
+def test_a_snapshot_takes_nothing_from_the_history_and_the_end_of_retention_does(store):
+    put(store, *done("A-1"), *done("A-2"), *again("A-1"), parked("A-1"))
+    registry = Registry.replay(*store.load())
+    store.save_snapshot(8, registry.snapshot())
+    assert len(read_issue(store, "A-1", None, 10).issues) == 2
+    store.forget(["a-1"], 8, 0.0)
+    assert listed(read_finished(store, None, 10)) == [("A-2", "done")]
+    with pytest.raises(NoSuchTarget, match="or that is forgotten"):
+        read_issue(store, "A-1", None, 10)
+
+
 def test_an_issue_of_which_there_is_nothing_is_none(store):
     store.append([Entry(at=1.0, fact=claimed("A-1"))])
     for key in ("A-2", ""):
