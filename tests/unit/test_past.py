@@ -71,11 +71,12 @@ def test_the_newest_come_first_and_each_end_counts(store):
 def test_a_listing_goes_on_below_the_last_one(store):
     for number in range(7):
         put(store, *done(f"A-{number}"))
+    put(store, *again("A-1"), parked("A-1"))
     seen, before = [], None
     while page := read_finished(store, before, 3).issues:
         seen += [one.key for one in page]
         before = page[-1].seq
-    assert seen == [f"A-{number}" for number in reversed(range(7))]
+    assert seen == ["A-1", *(f"A-{number}" for number in reversed(range(7)))]
 
 
 def test_withdrawn_ends_take_no_place(store):

@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 WRITER = """
 import sys
+import tempfile
 from pathlib import Path
 from factoryd.adapters.sqlite_store import SqliteStore
 from factoryd.core.events import Entry
@@ -128,7 +130,7 @@ def test_a_reader_who_takes_their_time_keeps_nobody_from_writing_or_closing(
 def test_a_closed_ledger_is_read_and_nothing_is_left_anywhere(tmp_path, writer, monkeypatch):
     scratch = tmp_path.with_name("scratch")
     scratch.mkdir()
-    monkeypatch.setattr(sqlite_store.tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     writer.close()
     before = beside(tmp_path)
     assert set(before) == {LEDGER}
