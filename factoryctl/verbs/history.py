@@ -2,41 +2,20 @@
 
 from argparse import Namespace
 
-from factoryctl.client import Connection, connect
-from factoryctl.output import answer
-from factoryctl.typed import call
-from factoryd.wire.answers import HistoryReply, PastIssueView
-from factoryd.wire.messages import HistoryCall
-from factoryd.wire.retelling import encode_lines, plain_history, plain_issue
-
-PAGE = 100
-"""Issues asked for at once."""
+from factoryctl.client import connect
+from factoryctl.errors import NotRunning
+from factoryctl.without import ask_ledger
 
 
 def run(options: Namespace) -> int:
-    """Show issues, newest first."""
-    with connect(options.sockets) as connection:
-        issues = _ask(connection, options.issue, options.limit)
-    if options.json:
-        lines = encode_lines(issues)
-    elif options.issue is None:
-        lines = plain_history(issues)
-    else:
-        lines = [line for issue in issues for line in plain_issue(issue)]
-    if lines:
-        answer("\n".join(lines))
-    return 0
+    """Show issues, newest first; without a daemon `factoryd history` reads them."""
+    try:
+        with connect(options.sockets) as connection:
+            # Imported only where it is needed: without a daemon factoryd pays for it.
+            from factoryctl.verbs.past import show  # noqa: PLC0415
 
-
-def _ask(connection: Connection, target: str | None, limit: int) -> list[PastIssueView]:
-    issues: list[PastIssueView] = []
-    before: int | None = None
-    while len(issues) < limit:
-        wanted = min(PAGE, limit - len(issues))
-        parameters = HistoryCall(target=target, before=before, limit=wanted)
-        page = call(connection, "History", parameters, HistoryReply).issues
-        issues += page
-        if len(page) < wanted or page[-1].seq is None:
-            break
-        before = page[-1].seq
-    return issues
+            return show(connection, options)
+    except NotRunning as failure:
+        only = ["--", options.issue] if options.issue is not None else []
+        arguments = ["--limit", str(options.limit), *only]
+        return ask_ledger("history", arguments, options, failure)

@@ -8,8 +8,9 @@ from factoryd.core.records import same_issue
 from factoryd.flow.views import fact_view, rfc3339
 from factoryd.ports import LedgerStore
 from factoryd.wire.answers import HistoryReply, PastAttemptView, PastIssueView, PastRunView
+from factoryd.wire.paging import ISSUES_PER_PAGE
 
-MAX_ISSUES = 100
+MAX_ISSUES = ISSUES_PER_PAGE
 """Issues in one answer, at most."""
 
 _PAGE = 1000

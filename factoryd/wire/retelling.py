@@ -33,6 +33,18 @@ def encode_lines(items: Sequence[msgspec.Struct]) -> list[str]:
     return [msgspec.json.encode(one).decode() for one in items]
 
 
+def retell(issues: Sequence[PastIssueView], *, whole: bool, as_json: bool) -> list[str]:
+    """Return issues as lines: JSON, or a table, or the `whole` of each."""
+    if as_json:
+        return encode_lines(issues)
+    return [line for one in issues for line in plain_issue(one)] if whole else plain_history(issues)
+
+
+def plain_facts(facts: Sequence[FactView]) -> list[str]:
+    """Return a line on each fact."""
+    return [plain_fact(one) for one in facts]
+
+
 def plain_fact(fact: FactView) -> str:
     """Return one line on a fact: what every fact has, then its own plain members."""
     members = msgspec.json.decode(fact.body, type=dict[str, msgspec.Raw])

@@ -71,11 +71,12 @@ def test_the_newest_come_first_and_each_end_counts(store):
 def test_a_listing_goes_on_below_the_last_one(store):
     for number in range(7):
         put(store, *done(f"A-{number}"))
+    put(store, *again("A-1"), parked("A-1"))
     seen, before = [], None
     while page := read_finished(store, before, 3).issues:
         seen += [one.key for one in page]
         before = page[-1].seq
-    assert seen == [f"A-{number}" for number in reversed(range(7))]
+    assert seen == ["A-1", *(f"A-{number}" for number in reversed(range(7)))]
 
 
 def test_withdrawn_ends_take_no_place(store):
@@ -127,6 +128,17 @@ def test_a_story_of_many_facts_is_read_to_its_end(store, monkeypatch):
         "parked",
         "done",
     ]
+
+
+def test_a_snapshot_takes_nothing_from_the_history_and_the_end_of_retention_does(store):
+    put(store, *done("A-1"), *done("A-2"), *again("A-1"), parked("A-1"))
+    registry = Registry.replay(*store.load())
+    store.save_snapshot(8, registry.snapshot())
+    assert len(read_issue(store, "A-1", None, 10).issues) == 2
+    store.forget(["a-1"], 8, 0.0)
+    assert listed(read_finished(store, None, 10)) == [("A-2", "done")]
+    with pytest.raises(NoSuchTarget, match="or that is forgotten"):
+        read_issue(store, "A-1", None, 10)
 
 
 def test_an_issue_of_which_there_is_nothing_is_none(store):
