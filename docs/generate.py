@@ -347,6 +347,7 @@ JOURNAL_INTRO = """\
 <!-- Written by docs/generate.py from the code; change factoryd/core/explanations.py instead. -->
 
 As a systemd service `factoryd` writes to the journal, elsewhere to standard error.
+[A systemd service](../how-to/systemd.md) shows how to read it.
 
 ## Fields
 
