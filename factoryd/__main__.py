@@ -105,6 +105,7 @@ def _add_reap_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="for ExecStopPost=: after a failure, leave the agents to the next daemon",
     )
+    parser.add_argument("--quiet", action="store_true", help="say nothing when there was nothing to end")
     parser.add_argument("--json", action="store_true", help="answer in JSON, for programs")
     parser.set_defaults(verb=_reap)
 
@@ -117,6 +118,8 @@ def _reap(options: argparse.Namespace) -> int:
         after=_service_end(os.environ) if options.after_stop else None,
     )
     outcome = trio.run(reap, wanted, partial(_load, options))
+    if options.quiet and outcome.exit_status == 0 and not outcome.reply.reaped:
+        return 0
     for note in outcome.notes:
         sys.stderr.write(f"{note}\n")
     if options.json:
