@@ -106,9 +106,7 @@ async def test_a_status_during_a_restart_waits_and_no_agent_notices():
         async with asking(place, "status") as answers:
             await trio.sleep(0.2)
             async with a_daemon_with(place, held) as second:
-                with trio.fail_after(WITHIN_S):
-                    while not answers:
-                        await trio.sleep(0.02)
+                await place.wait_for(lambda: answers)
                 (done,) = answers
                 assert done.returncode == 0, done.stderr
                 said = json.loads(done.stdout)
@@ -124,9 +122,7 @@ async def test_a_question_that_a_stopping_daemon_leaves_open_is_put_to_the_next(
                     await trio.lowlevel.wait_readable(held)
                 held.accept()[0].close()  # as one is closed whose daemon ends
                 async with a_daemon_with(place, held) as daemon:
-                    with trio.fail_after(WITHIN_S):
-                        while not answers:
-                            await trio.sleep(0.02)
+                    await place.wait_for(lambda: answers)
                     assert answers[0].returncode == 0, answers[0].stderr
                     assert await daemon.stop(SIGTERM) == 0
 
