@@ -85,6 +85,10 @@ class IssueSource(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of what looks for changes, until the next listing; closing twice is no error."""
+        ...
+
 
 class Tree(Protocol):
     """One run's process tree: everything the run started, wherever it re-parented itself.
@@ -379,6 +383,11 @@ class HeartbeatFile(Protocol):
 class Notifier(Protocol):
     """The service manager above us."""
 
+    @property
+    def watchdog_s(self) -> float:
+        """Return how long it waits for `alive` before it kills us; infinite when it does not."""
+        ...
+
     def ready(self) -> None:
         """Say that the daemon serves."""
         ...
@@ -387,8 +396,16 @@ class Notifier(Protocol):
         """Show one human line."""
         ...
 
+    def reloading(self) -> None:
+        """Say that the configuration is being read anew; `ready` says that this is over."""
+        ...
+
     def stopping(self) -> None:
         """Say that the daemon has begun to stop."""
+        ...
+
+    def extend(self, seconds: float) -> None:
+        """Ask for as many seconds more, from now on, for the start, reload or stop under way."""
         ...
 
     def alive(self) -> None:

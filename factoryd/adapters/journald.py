@@ -8,13 +8,14 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from logging_journald import JournaldTransport
 from typing_extensions import override
 
 from factoryd.core import labels
 from factoryd.core.model import TreePlace
+from factoryd.ports import OutputSink
 
 IDENTIFIER = "factoryd"
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
@@ -132,6 +133,19 @@ class SilentSink:
 
     def line(self, place: TreePlace, offset: int, text: str) -> None:
         """Drop the line."""
+
+
+class SwitchedSink:
+    """Forwards to another sink, while that is wanted."""
+
+    def __init__(self, sink: OutputSink, wanted: Callable[[], bool]) -> None:
+        self._sink = sink
+        self._wanted = wanted
+
+    def line(self, place: TreePlace, offset: int, text: str) -> None:
+        """Pass the line on, or drop it."""
+        if self._wanted():
+            self._sink.line(place, offset, text)
 
 
 class LabelFormatter(logging.Formatter):

@@ -24,7 +24,17 @@ from factoryd.core.events import (
     RunStarting,
 )
 from factoryd.core.evidence import tell_end
-from factoryd.core.model import AgentState, Data, Exit, Receipt, RunId, StopReport, TreePlace, Usage
+from factoryd.core.model import (
+    AgentState,
+    Data,
+    Exit,
+    Receipt,
+    RunId,
+    StopPolicy,
+    StopReport,
+    TreePlace,
+    Usage,
+)
 from factoryd.core.names import tell_collision
 from factoryd.core.policy import Ending, NextStep, classify_exit, decide_exit
 from factoryd.core.records import RunRecord
@@ -270,9 +280,9 @@ class AgentRunner:
         """Empty the tree, before anything that could fail; then record what came of the run.
 
         Its last lines are passed on while it still counts as live: of a run that does not, no later
-        daemon would.
+        daemon would. Who is protected now is spared, whatever it was when the run began.
         """
-        report = await stopping.empty(live.tree, stop_policy(config.stop, config.protect))
+        report = await stopping.empty(live.tree, self._policy(config))
         await live.sample()
         try:
             await self._pass_on_the_rest(live)
@@ -280,6 +290,16 @@ class AgentRunner:
         finally:
             self._let_go(live)
             self.frost.tell(live.record.place.issue)
+
+    def _policy(self, config: Config) -> StopPolicy:
+        policy, rule = stop_policy(config.stop, config.protect), self._ledger.registry.stop_rule
+        if rule is None:
+            return policy
+        return replace(
+            policy,
+            protected_pids=rule.policy.protected_pids,
+            protected_commands=rule.policy.protected_commands,
+        )
 
     async def _pass_on_the_rest(self, live: LiveRun) -> None:
         whole = False

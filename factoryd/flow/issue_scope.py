@@ -7,7 +7,6 @@ there, so a daemon that starts anew continues where the last one ended.
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import cast
 
 import trio
@@ -98,7 +97,8 @@ class IssueScope:
     async def _withdraw(self, reason: str) -> None:
         """Have an issue end as cancelled whose outcome cannot be written back.
 
-        While nothing is wrong with writing it, that is given a moment: then it has ended.
+        While nothing is wrong with writing it, that is given a moment: then it has ended. One that
+        is cancelled already, and has no source any more, is not written back.
         """
         with trio.move_on_after(PATIENCE_S):
             await trio.lowlevel.checkpoint()
@@ -106,11 +106,20 @@ class IssueScope:
                 await self._shop.ledger.wait_beyond(self._shop.ledger.registry.seq)
         self._writing.cancel(reason=reason)
         async with self._one_write:
-            if not self.record.written and self.record.state in _WITHDRAWN:
-                await self._shop.ledger.record(
-                    IssueStopping(issue=self._key, reason=reason, withdraws=True)
-                )
+            if not self.record.written:
+                await self._withdraw_now(self.record, reason)
         self._stop_asked.set()
+
+    async def _withdraw_now(self, record: IssueRecord, reason: str) -> None:
+        if record.state in _WITHDRAWN:
+            await self._shop.ledger.record(
+                IssueStopping(issue=self._key, reason=reason, withdraws=True)
+            )
+        elif record.state in TERMINAL and self._shop.sources.of(record.issue) is None:
+            lost = f"the configuration no longer has the source {record.issue.source!r}"
+            await self._shop.ledger.record(
+                OutcomeWithheld(issue=self._key, outcome=record.state, reason=lost)
+            )
 
     def _write_is_settled(self) -> bool:
         record = self.record
@@ -141,7 +150,7 @@ class IssueScope:
             try:
                 with self._writing:
                     async with self._one_write:
-                        if self.record.state in TERMINAL:
+                        if self.record.state in TERMINAL and not self.record.written:
                             await self._write_back(self.record)
             finally:
                 self._writing = trio.CancelScope()
@@ -164,6 +173,7 @@ class IssueScope:
         if record.not_before is not None:
             await trio.sleep(max(0.0, record.not_before - self._shop.clock.now()))
         if not record.attempt_open:  # the agents of an open one are taken over, frozen or not
+            await self._shop.wait_source(record.issue)
             await self._shop.runner.frost.wait_thawed(self._key)
             await self._shop.wait_resumed()
         await self._seat.take()
@@ -276,10 +286,12 @@ class IssueScope:
     async def _tidy(self, record: IssueRecord) -> None:
         if record.state is IssueState.PARKED or not record.repo:
             return
-        with suppress(WorkspaceFailed):
+        try:
             kept = await self._shop.workspaces.release(record.issue, record.repo)
-            if kept is not None:
-                logger.info("workspace kept: %s", kept)
+        except WorkspaceFailed as error:
+            kept = str(error)
+        if kept is not None:
+            logger.info("workspace kept: %s", kept)
 
 
 _WITHDRAWN = TERMINAL - {IssueState.CANCELLED}

@@ -29,7 +29,6 @@ from factoryd.flow.issue_scope import IssueScope, run_to_its_end
 from factoryd.flow.iterations import MOST_FAILURES, Iterations
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.shop import Shop
-from factoryd.flow.source_follower import SourceFollower
 from factoryd.flow.stopping import Stopping
 
 logger = logging.getLogger(__name__)
@@ -45,8 +44,10 @@ TIDY_S = 5.0
 class Scheduler:
     """Turns listings into running issues."""
 
-    def __init__(self, shop: Shop, followers: list[SourceFollower], pulse: Pulse) -> None:
-        self.followers = followers
+    def __init__(self, shop: Shop, pulse: Pulse) -> None:
+        self.followers = shop.sources.followers
+        self.one_look = trio.Lock()
+        """Held while issues are looked at: what that goes by is replaced in between."""
         self._shop = shop
         self._pulse = pulse
         self._scopes: dict[str, IssueScope] = {}
@@ -62,6 +63,11 @@ class Scheduler:
         """Look at everything again soon."""
         self._wake.set()
 
+    def forgive(self) -> None:
+        """Look again soon, also at what something went wrong with."""
+        self._shunned.clear()
+        self.wake()
+
     async def run(self, *, drain_after: int | None = None) -> None:
         """Dispatch until cancelled; cancelling empties every tree before this returns.
 
@@ -71,17 +77,17 @@ class Scheduler:
         """
         iterations = None if drain_after is None else Iterations(self.followers, drain_after)
         async with trio.open_nursery() as scopes:
-            for record in self._unfinished():
+            for record in self._shop.sources.unfinished():
                 if record.state is IssueState.RUNNING:
                     self._open_scope(scopes, record.issue.key, has_slot=True)
             async with trio.open_nursery() as following:
-                for follower in self.followers:
-                    following.start_soon(follower.run, self.wake)
+                following.start_soon(self._shop.sources.run, self.wake)
                 await self._dispatch_until_over(scopes, iterations)
                 following.cancel_scope.cancel(reason="drained")
             if iterations is not None and iterations.hopeless:
                 logger.error("stopping: %d iterations in a row failed", MOST_FAILURES)
-                scopes.cancel_scope.cancel(reason="too many iterations failed")
+            # What is left when drained waits for a source that the configuration lacks.
+            scopes.cancel_scope.cancel(reason="too many iterations failed, or drained")
 
     async def empty_leftovers(self) -> None:
         """Empty every tree that is still recorded as live, for when no scope runs any more.
@@ -89,7 +95,7 @@ class Scheduler:
         Scopes leave none behind; this holds even if one broke.
         """
         async with trio.open_nursery() as nursery:
-            for record in self._unfinished():
+            for record in self._shop.sources.unfinished():
                 for run in record.live_runs:
                     logger.error("%s: run %s was left running", record.issue.key, run.run)
                     nursery.start_soon(self._empty_leftover, run)
@@ -138,7 +144,7 @@ class Scheduler:
         # Its source first: should the daemon die in between, it has left ready and come back.
         self._reopening.add(folded)
         try:
-            await self._shop.source(record.issue.source).reopen(record.issue)
+            await self._shop.source(record.issue).reopen(record.issue)
             await self._shop.ledger.record(IssueReopened(issue=key, reason=reason))
         finally:
             self._reopening.discard(folded)
@@ -228,21 +234,15 @@ class Scheduler:
     def _record(self, key: str) -> IssueRecord | None:
         return self._shop.ledger.registry.issue(key)
 
-    def _unfinished(self) -> list[IssueRecord]:
-        records = self._shop.ledger.registry.issues.values()
-        return [
-            record
-            for record in records
-            if record.state in IN_FLIGHT or (record.state in TERMINAL and not record.written)
-        ]
-
     async def _dispatch_until_over(
         self, scopes: trio.Nursery, iterations: Iterations | None
     ) -> None:
         while True:
             self._wake = trio.Event()
-            with self._pulse.busy():
-                await self._dispatch(scopes)
+            async with self.one_look:
+                with self._pulse.busy():
+                    await self._dispatch(scopes)
+            self._shop.sources.let_go()
             if iterations is not None and await self._is_over(iterations):
                 return
             if not self._wake.is_set():
@@ -253,7 +253,7 @@ class Scheduler:
         return iterations.hopeless or (iterations.done and await self._is_drained())
 
     async def _is_drained(self) -> bool:
-        if self._shop.ledger.trouble or self._scopes:
+        if self._shop.ledger.trouble or self._is_working():
             return False
         for follower in self.followers:
             await follower.ask()
@@ -261,7 +261,10 @@ class Scheduler:
         left = [i for i in self._free() if isinstance(self.decide(i), Dispatch | Reopen | Escalate)]
         if left and self._shop.ledger.registry.paused is None:
             self.wake()
-        return not left and not self._scopes
+        return not left and not self._is_working()
+
+    def _is_working(self) -> bool:
+        return not self._scopes.keys() <= self._shop.stranded
 
     async def _dispatch(self, scopes: trio.Nursery) -> None:
         if self._shop.ledger.trouble is not None:
@@ -270,7 +273,7 @@ class Scheduler:
         for issue in self._free():
             await self._fence(issue, self._settle)
         await self._take_on(scopes)
-        for record in self._unfinished():
+        for record in self._shop.sources.unfinished():
             if same_issue(record.issue.key) not in self._scopes:
                 self._open_scope(scopes, record.issue.key, has_slot=False)
 

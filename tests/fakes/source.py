@@ -26,6 +26,7 @@ class FakeSource:
         self.outcomes: dict[str, list[OutcomeNote]] = {}
         self.calls: list[tuple[str, str]] = []
         self.failure: str | None = None
+        self.watching = False
         self.before: Callable[[str], trio.Event | None] = lambda _: None
         self._changed = trio.Event()
         self._version = 0
@@ -65,6 +66,7 @@ class FakeSource:
     async def list_ready(self) -> Listing:
         self._changed = trio.Event()
         await self._begin("list_ready", "")
+        self.watching = True
         issues = tuple(issue for key, issue in self.ready.items() if key not in self.active)
         copies = tuple(key for key in self.ready if key in self.active)
         return Listing(issues=issues, problems=tuple(self.problems), copies=copies)
@@ -128,6 +130,9 @@ class FakeSource:
             )
         )
         return parsed.key
+
+    def close(self) -> None:
+        self.watching = False
 
     async def _begin(self, method: str, subject: str) -> None:
         self.calls.append((method, subject))
