@@ -5,17 +5,15 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 
 import msgspec
 import trio
 
 from factoryd import __version__
-from factoryd.adapters.config_file import find_config, load_config, render_toml
+from factoryd.adapters.config_file import LoadedConfig, find_config, load_config, render_toml
 from factoryd.adapters.directories import Directories, find_directories
 from factoryd.adapters.journald import connect_journal, set_up_logging
 from factoryd.core.checkup import InForce, write_lines
-from factoryd.core.config import Config
 from factoryd.core.errors import KEEP_AGENTS_STATUS, BadUsage, FactoryError
 from factoryd.core.liveness import ServiceEnd
 from factoryd.daemon import Plan, dry_run, serve
@@ -155,7 +153,7 @@ def _reap(options: argparse.Namespace) -> int:
         force=options.force,
         after=_service_end(os.environ) if options.after_stop else None,
     )
-    outcome = trio.run(reap, wanted, partial(_load, options))
+    outcome = trio.run(reap, wanted, lambda: _load(options).config)
     if options.quiet and outcome.exit_status == 0 and not outcome.reply.reaped:
         return 0
     for note in outcome.notes:
@@ -177,7 +175,7 @@ def _service_end(environ: Mapping[str, str]) -> ServiceEnd:
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    sys.stdout.write(render_toml(_load(options)))
+    sys.stdout.write(render_toml(_load(options).config))
     return 0
 
 
@@ -226,8 +224,10 @@ def _discard_output(status: int) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    loaded = _load(options)
     plan = Plan(
-        config=_load(options),
+        config=loaded.config,
+        file=loaded.path,
         directories=_directories(options),
         drain_after=_drain_after(options),
     )
@@ -258,9 +258,9 @@ def _become_the_next() -> None:
         )
 
 
-def _load(options: argparse.Namespace) -> Config:
+def _load(options: argparse.Namespace) -> LoadedConfig:
     path: str | None = options.config
-    return load_config(find_config(path, os.environ, is_root=os.getuid() == 0)).config
+    return load_config(find_config(path, os.environ, is_root=os.getuid() == 0))
 
 
 def _directories(options: argparse.Namespace) -> Directories:

@@ -31,6 +31,7 @@ from factoryd.core.model import (
     IssueState,
     Receipt,
     RunId,
+    StopPolicy,
     StopReport,
     TreePlace,
     Usage,
@@ -232,7 +233,7 @@ class AgentRunner:
         self, live: LiveRun, work: Assignment, config: Config, stopping: Stopping
     ) -> RunEnd:
         exit_: Exit | None = None
-        stalled = False
+        exited = stalled = False
         try:
             async with trio.open_nursery() as nursery:
                 attention = nursery.cancel_scope
@@ -243,14 +244,15 @@ class AgentRunner:
                     stall_after = work.config.stall_after
                     nursery.start_soon(self._watch_for_stall, live, stall_after, attention)
                 exit_ = live.record.exit or await live.tree.wait_exit()
+                exited = True
                 await self._note_exit(live, exit_)
                 attention.cancel(reason="the run has ended")
-            stalled = exit_ is None
+            stalled = not exited
         finally:
             ending = Ending(
                 exit=_NOBODY if exit_ is None else exit_,
                 began=live.tree.identity is not None,
-                stopping=exit_ is None and not stalled,
+                stopping=not exited and not stalled,
                 complete=self._is_ending(work.issue.key),
                 stalled=stalled,
                 later_stage=work.stage > 0,
@@ -294,9 +296,9 @@ class AgentRunner:
         """Empty the tree, before anything that could fail; then record what came of the run.
 
         Its last lines are passed on while it still counts as live: of a run that does not, no later
-        daemon would.
+        daemon would. Who is protected now is spared, whatever it was when the run began.
         """
-        report = await stopping.empty(live.tree, stop_policy(config.stop, config.protect))
+        report = await stopping.empty(live.tree, self._policy(config))
         await live.sample()
         try:
             await self._pass_on_the_rest(live)
@@ -304,6 +306,16 @@ class AgentRunner:
         finally:
             self._let_go(live)
             self.frost.tell(live.record.place.issue)
+
+    def _policy(self, config: Config) -> StopPolicy:
+        policy, rule = stop_policy(config.stop, config.protect), self._ledger.registry.stop_rule
+        if rule is None:
+            return policy
+        return replace(
+            policy,
+            protected_pids=rule.policy.protected_pids,
+            protected_commands=rule.policy.protected_commands,
+        )
 
     async def _pass_on_the_rest(self, live: LiveRun) -> None:
         whole = False

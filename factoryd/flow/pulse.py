@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import trio
 
-from factoryd.core.config import HeartbeatConfig
+from factoryd.core.config import Config
 from factoryd.core.heartbeat import Heartbeat
 from factoryd.core.model import Data, ProcessIdentity
+from factoryd.flow.settings import Settings
 from factoryd.ports import Clock, HeartbeatFile, Notifier
 
 logger = logging.getLogger(__name__)
@@ -68,13 +69,13 @@ class Pulses:
     def __init__(
         self,
         *,
-        config: HeartbeatConfig,
+        settings: Settings,
         identity: ProcessIdentity,
         file: HeartbeatFile,
         notifier: Notifier,
         clock: Clock,
     ) -> None:
-        self._config = config
+        self._settings = settings
         self._identity = identity
         self._file = file
         self._notifier = notifier
@@ -93,6 +94,10 @@ class Pulses:
         pulse = Pulse(name, max_silence_s)
         self._pulses.append(pulse)
         return pulse
+
+    def forget(self, pulse: Pulse) -> None:
+        """Leave out a part that is no more."""
+        self._pulses.remove(pulse)
 
     def readings(self) -> tuple[PulseReading, ...]:
         """Return how every part is doing now."""
@@ -118,8 +123,11 @@ class Pulses:
         task_status.started()
         with self._beating:
             while True:
-                await trio.sleep(self._config.interval)
+                await self._settings.sleep(self._interval_s)
                 await self._beat()
+
+    def _interval_s(self, config: Config) -> float:
+        return min(config.heartbeat.interval, self._notifier.watchdog_s / 3)
 
     async def end(self) -> None:
         """Take the heartbeat away for good: the proof that nothing of the daemon is left."""
@@ -140,14 +148,15 @@ class Pulses:
         if not late:
             self._notifier.alive()
             self._beats += 1
+        config = self._settings.config.heartbeat
         beat = Heartbeat(
             pid=self._identity.pid,
             start_ticks=self._identity.start_ticks,
             boot_id=self._identity.boot_id,
             status=self.state,
             progress=self._beats,
-            interval_s=self._config.interval,
-            stale_after_s=self._config.stale_after,
+            interval_s=config.interval,
+            stale_after_s=config.stale_after,
             wall=self._clock.now(),
             boottime=self._clock.boottime(),
         )

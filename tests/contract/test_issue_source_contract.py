@@ -86,7 +86,7 @@ class FakeWorld:
         del self._fake.active[key]
 
     def close(self, key: str, outcome: IssueState) -> None:
-        self._fake.close(key, outcome)
+        self._fake.put_away(key, outcome)
 
     def outcomes(self) -> list[tuple[str, str]]:
         return sorted(

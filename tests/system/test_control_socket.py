@@ -630,7 +630,7 @@ async def a_server(path, *, accounts=None, trees=None, **bounds):
     pulse = Pulse("control", 30)
     server = ControlServer(
         methods=Echo(),
-        access=AccessConfig(),
+        access=AccessConfig,
         accounts=accounts or Accounts(),
         trees=trees or FakeTrees(),
         pulse=pulse,

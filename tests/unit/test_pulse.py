@@ -3,8 +3,9 @@
 import pytest
 import trio
 
-from factoryd.core.config import HeartbeatConfig
+from factoryd.core.config import Config, HeartbeatConfig
 from factoryd.flow.pulse import Pulses
+from factoryd.flow.settings import Settings
 from tests.fakes.clock import EPOCH, TrioClock
 from tests.fakes.heartbeat import FakeHeartbeatFile
 from tests.fakes.notifier import FakeNotifier
@@ -15,8 +16,10 @@ from tests.unit.samples import identity
 class Parts:
     def __init__(self):
         self.file, self.notifier = FakeHeartbeatFile(), FakeNotifier()
+        beat = HeartbeatConfig(interval=15.0, stale_after=60.0)
+        self.settings = Settings(Config(heartbeat=beat))
         self.pulses = Pulses(
-            config=HeartbeatConfig(interval=15.0, stale_after=60.0),
+            settings=self.settings,
             identity=identity(7),
             file=self.file,
             notifier=self.notifier,

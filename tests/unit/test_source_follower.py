@@ -3,12 +3,18 @@
 import pytest
 import trio
 
+from factoryd.core.config import Config, FactoryConfig
 from factoryd.core.errors import SourceFailed
 from factoryd.core.model import Problem
 from factoryd.flow.pulse import Pulse
+from factoryd.flow.settings import Settings
 from factoryd.flow.source_follower import SourceFollower
 from tests.fakes.source import FakeSource
 from tests.unit.samples import issue
+
+
+def polling(seconds):
+    return Settings(Config(factory=FactoryConfig(poll_interval=seconds)))
 
 
 @pytest.fixture
@@ -18,7 +24,7 @@ def source():
 
 @pytest.fixture
 def follower(source):
-    return SourceFollower(source, 30.0, Pulse("source demo", 20.0))
+    return SourceFollower(source, polling(30.0), Pulse("source demo", 20.0))
 
 
 def looks(source):
@@ -122,7 +128,7 @@ async def test_promise_8_a_source_that_hangs_is_late_and_one_that_waits_is_not(
     autojump_clock, nursery, source
 ):
     pulse = Pulse("source demo", 20.0)
-    follower = SourceFollower(source, 3600.0, pulse)
+    follower = SourceFollower(source, polling(3600.0), pulse)
     nursery.start_soon(follower.run, lambda: None)
     await trio.sleep(3000)
     assert not pulse.read().late
