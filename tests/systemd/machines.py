@@ -54,6 +54,10 @@ def wait_until(holds: Callable[[], object], otherwise: str, within_s: float = WI
         time.sleep(0.05)
 
 
+_IN_CGROUP = ("/bin/sh", "-eu", "-c", 'echo 0 >"$1"; shift; exec "$@"', "sh")
+"""Before the `cgroup.procs` of a cgroup and a command: runs the command there."""
+
+
 class Machine:
     """A Debian with a root of its own, which outlives its boots, and cgroups of its own."""
 
@@ -79,9 +83,9 @@ class Machine:
         self._init = read_stat(int(words["X_NSPAWN_LEADER_PID"]))
 
     def _start(self, notices: Path) -> subprocess.Popen[bytes]:
-        # The machine's cgroups are made beside those of the one who starts it.
-        script = 'echo 0 >"$1/cgroup.procs"; shift; exec "$@"'
         command = [
+            # It makes its cgroups in the one it is in.
+            *(*_IN_CGROUP, str(self._cgroup / "cgroup.procs")),
             *("setpriv", "--pdeathsig=KILL", "systemd-nspawn", "--quiet", "--boot"),
             *("--directory", str(self.root), "--machine", self.name, "--notify-ready=yes"),
             *("--register=no", "--keep-unit", "--private-network", "--console=pipe"),
@@ -93,7 +97,7 @@ class Machine:
         }
         with self.root.with_name("console").open("ab") as console:
             return subprocess.Popen(
-                ["/bin/sh", "-eu", "-c", script, "sh", str(self._cgroup), *command],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -126,36 +130,37 @@ class Machine:
         for left in Path("/run/systemd/nspawn/propagate").glob(self.name):
             left.rmdir()
 
-    def run(
-        self,
-        *words: str,
-        check: bool = True,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        text: str | None = None,
-    ) -> str:
-        """Run a program in the machine to its end, as root or a user, and return what it prints.
+    @property
+    def entering(self) -> list[str]:
+        """Return the words before a command that make it run in the machine, as root."""
+        inside = self.cgroups / "init.scope" / "cgroup.procs"
+        return [*_IN_CGROUP, str(inside), "nsenter", "--target", str(self._leader), "--all"]
 
-        `text` is its standard input. A failure is told in its words, unless `check` is off: then
-        they are returned.
-        """
-        entering = ["nsenter", "--target", str(self._leader), "--all"]
+    def call(
+        self, *words: str, user: str | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in the machine to its end, as root or a user."""
+        entering = self.entering
         if user is not None:
             entering += ["runuser", "--user", user, "--"]
         entering += ["env", *(f"{name}={value}" for name, value in (env or {}).items())]
-        done = subprocess.run(
+        return subprocess.run(
             [*entering, *words],
-            input=text or "",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if check else subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
             text=True,
             check=False,
             timeout=2 * WITHIN_S,
-            env={"PATH": "/usr/local/bin:/usr/bin:/usr/sbin", "LANG": "C.UTF-8"},
+            env={"PATH": "/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin", "LANG": "C.UTF-8"},
         )
-        if check:
-            said = f"{done.stdout}{done.stderr}"
-            assert done.returncode == 0, f"{' '.join(words)}: {done.returncode}: {said}"
+
+    def run(
+        self, *words: str, user: str | None = None, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Run a program as `call` does and return what it prints; a failure is told in its words."""
+        done = self.call(*words, user=user, env=env)
+        said = f"{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{' '.join(words)}: {done.returncode}: {said}"
         return done.stdout
 
     def path(self, inside: str) -> Path:
