@@ -26,6 +26,7 @@ poll_interval = "1s"
 
 [dispatch]
 max_attempts = 1
+error_cooldown = "100ms"
 
 [resume]
 max_resumes = 0
