@@ -3,6 +3,9 @@
 import logging
 
 import sdnotify
+import trio
+
+from factoryd.core.installation import parse_version
 
 logger = logging.getLogger(__name__)
 
@@ -31,3 +34,12 @@ class SystemdNotifier:
     def alive(self) -> None:
         """Feed the watchdog."""
         self._notifier.notify("WATCHDOG=1")
+
+
+async def find_version() -> int | None:
+    """Return the version of the systemd that is installed; None where there is none."""
+    try:
+        done = await trio.run_process(["systemctl", "--version"], capture_stdout=True, check=False)
+    except OSError:
+        return None
+    return parse_version(done.stdout.decode(errors="replace"))
