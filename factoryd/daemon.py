@@ -184,7 +184,7 @@ class Daemon:
             )
             for source in self._sources
         ]
-        self._scheduler = Scheduler(shop, followers, self._pulse("scheduler"))
+        self._scheduler = Scheduler(shop, followers, self._recording_pulse("scheduler"))
         self._reaper = Reaper(config, ledger, trees, self._pulse("reaper"))
         self._retention = Retention(config.history, ledger, desk, clock)
         birth = Birth(
@@ -201,7 +201,7 @@ class Daemon:
             access=config.access,
             accounts=SystemAccounts(),
             trees=trees,
-            pulse=self._pulse("control"),
+            pulse=self._recording_pulse("control"),
         )
 
     def stop(self, reason: str, *, keep_agents: bool = False) -> None:
@@ -326,6 +326,10 @@ class Daemon:
 
     def _pulse(self, name: str) -> Pulse:
         return self._pulses.declare(name, MAX_BUSY_S)
+
+    def _recording_pulse(self, name: str) -> Pulse:
+        """Declare a part that records facts, and waits while the disk takes none."""
+        return self._pulses.declare(name, MAX_BUSY_S, lambda: self._ledger.refused_at)
 
 
 def spare_the_collector() -> None:
