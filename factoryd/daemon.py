@@ -197,7 +197,7 @@ class Daemon:
             slots=Slots(config.factory.slots, taken=len(running)),
             socket=str(plan.directories.runtime / "control.sock"),
         )
-        self._scheduler = Scheduler(shop, self._pulse("scheduler"))
+        self._scheduler = Scheduler(shop, self._recording_pulse("scheduler"))
         self._reaper = Reaper(settings, ledger, trees, self._pulse("reaper"))
         self._retention = Retention(settings, ledger, desk, clock)
         birth = Birth(
@@ -225,7 +225,7 @@ class Daemon:
             access=lambda: settings.config.access,
             accounts=SystemAccounts(),
             trees=trees,
-            pulse=self._pulse("control"),
+            pulse=self._recording_pulse("control"),
         )
 
     def stop(self, reason: str, *, keep_agents: bool = False) -> None:
@@ -354,6 +354,10 @@ class Daemon:
 
     def _pulse(self, name: str) -> Pulse:
         return self._pulses.declare(name, MAX_BUSY_S)
+
+    def _recording_pulse(self, name: str) -> Pulse:
+        """Declare a part that records facts, and waits while the disk takes none."""
+        return self._pulses.declare(name, MAX_BUSY_S, lambda: self._ledger.refused_at)
 
 
 def spare_the_collector() -> None:
