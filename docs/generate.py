@@ -120,7 +120,7 @@ FACTS_INTRO = """\
 
 A fact is something that happened, committed to the ledger before anybody hears of it. Nothing else
 changes state: what `factoryctl status` shows is what the facts add up to. `factoryctl events` shows
-them, `factoryctl --json events` as one JSON object a line:
+them, with or without a daemon, `factoryctl --json events` as one JSON object a line:
 
 | member | is |
 |---|---|

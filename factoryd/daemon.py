@@ -6,7 +6,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from factoryd.adapters.faults import FaultyStore, read_fault
 from factoryd.adapters.heartbeat_file import AtomicHeartbeatFile
 from factoryd.adapters.inotify import Watches
 from factoryd.adapters.journald import Journal, JournalSink, SilentSink, keep_up
+from factoryd.adapters.listening import open_control_socket
 from factoryd.adapters.lock import InstanceLock
 from factoryd.adapters.output import Follower
 from factoryd.adapters.pidfd import identify
@@ -33,7 +33,6 @@ from factoryd.adapters.workspace import LocalWorkspaces
 from factoryd.core.config import Config
 from factoryd.core.errors import (
     KEEP_AGENTS_STATUS,
-    BadUsage,
     FactoryError,
     LedgerUnavailable,
     SourceFailed,
@@ -98,7 +97,7 @@ async def serve(plan: Plan, journal: Journal | None) -> int:
         registry = Registry.replay(*store.load())
         trees = choose(tree_root_name(plan.directories.state), plan.config.factory.containment)
         held.callback(trees.close)
-        listener = bind_control_socket(plan.directories.runtime / "control.sock")
+        listener = open_control_socket(plan.directories.runtime / "control.sock", os.environ)
         held.callback(listener.socket.close)
         kept = store if fault is None else FaultyStore(store, fault)
         ledger = Ledger(kept, registry, SystemClock())
@@ -332,25 +331,6 @@ class Daemon:
 
     def _pulse(self, name: str) -> Pulse:
         return self._pulses.declare(name, MAX_BUSY_S)
-
-
-def bind_control_socket(path: Path) -> trio.SocketListener:
-    """Return a listening socket at `path`, in place of one that a dead daemon left.
-
-    Anyone may connect: who may do what is decided by who they are. The caller holds the lock.
-    """
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        path.unlink(missing_ok=True)
-        listening.bind(os.fspath(path))
-        path.chmod(0o666)
-        listening.listen(512)
-    except OSError as error:
-        listening.close()
-        raise BadUsage(
-            f"{path}: the control socket cannot be made: {error}: give another --runtime-dir"
-        ) from error
-    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
 
 
 def spare_the_collector() -> None:

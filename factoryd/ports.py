@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from factoryd.core.assignment import Assignment
-from factoryd.core.events import Entry, Recorded
+from factoryd.core.events import Entry, Fact, Recorded
 from factoryd.core.heartbeat import Heartbeat
 from factoryd.core.model import (
+    Closed,
     Command,
     Containment,
     Exit,
@@ -60,11 +61,12 @@ class IssueSource(Protocol):
         """Return the issue as it is now, ready or claimed; None when it is gone."""
         ...
 
-    async def claim(self, issue: Issue) -> Issue | None:
-        """Mark the issue as taken and return what `read` would now.
+    async def find_closed(self, claimed: Sequence[Issue]) -> Sequence[Closed]:
+        """Return which of these issues are neither ready nor claimed any more, and as what."""
+        ...
 
-        Claiming again what is claimed already is no error.
-        """
+    async def claim(self, issue: Issue) -> Issue | None:
+        """Mark the issue as taken and return what `read` would now; taken already is no error."""
         ...
 
     async def write_outcome(self, issue: Issue, note: OutcomeNote) -> None:
@@ -227,6 +229,10 @@ class LedgerStore(Protocol):
 
     def read_facts(self, since: int, limit: int, issue: str | None) -> list[Recorded]:
         """Return up to `limit` facts numbered above `since`, oldest first."""
+        ...
+
+    def read_newest(self, kinds: Sequence[type[Fact]], before: int, limit: int) -> list[Recorded]:
+        """Return up to `limit` facts of these kinds numbered below `before`, newest first."""
         ...
 
     def forget(self, issues: Sequence[str], up_to: int, daemon_before: float) -> None:

@@ -115,7 +115,7 @@ SENTENCES: dict[type[Fact], str] = {
     IssueFrozen: "{f.issue}: frozen{because}",
     IssueThawed: "{f.issue}: thawed",
     IssueStopping: "{f.issue}: stopping{because}",
-    IssueDone: "{f.issue}: done",
+    IssueDone: "{f.issue}: done{because}",
     IssueParked: "{f.issue}: parked{because}",
     IssueCancelled: "{f.issue}: cancelled{because}",
     OutcomeWritten: "{f.issue}: outcome {f.outcome} written back",

@@ -24,7 +24,17 @@ from factoryd.core.events import (
     RunStarting,
 )
 from factoryd.core.evidence import tell_end
-from factoryd.core.model import AgentState, Data, Exit, Receipt, RunId, StopReport, TreePlace, Usage
+from factoryd.core.model import (
+    AgentState,
+    Data,
+    Exit,
+    IssueState,
+    Receipt,
+    RunId,
+    StopReport,
+    TreePlace,
+    Usage,
+)
 from factoryd.core.names import tell_collision
 from factoryd.core.policy import Ending, NextStep, classify_exit, decide_exit
 from factoryd.core.records import RunRecord
@@ -83,6 +93,15 @@ class AgentRunner:
         taken over, an ended one counts towards the budget.
         """
         labels.AGENT.set(work.agent)
+        try:
+            return await self._work(work, config, last, stopping)
+        finally:
+            labels.AGENT.set(None)
+            labels.RUN.set(None)
+
+    async def _work(
+        self, work: Assignment, config: Config, last: RunRecord | None, stopping: Stopping
+    ) -> RunEnd:
         record = last if last is not None and last.live else None
         resumes = 0 if last is None else last.resumes + (last.result in _COUNTED)
         while True:
@@ -176,6 +195,10 @@ class AgentRunner:
         assert issue is not None
         await self._ledger.record(*tell_collision(issue, work.agent, holder, reason))
 
+    def _is_ending(self, key: str) -> bool:
+        issue = self._ledger.registry.issue(key)
+        return issue is not None and issue.state is IssueState.STOPPING
+
     def _ledger_record(self, work: Assignment, run: RunId) -> RunRecord:
         issue = self._ledger.registry.issue(work.issue.key)
         assert issue is not None
@@ -209,25 +232,26 @@ class AgentRunner:
         self, live: LiveRun, work: Assignment, config: Config, stopping: Stopping
     ) -> RunEnd:
         exit_: Exit | None = None
-        attention = trio.CancelScope()
+        stalled = False
         try:
-            with attention:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._follower.follow, live.record.place, live.offset, live)
-                    nursery.start_soon(live.watch_usage)
-                    nursery.start_soon(self.frost.follow, live)
-                    if work.config.stall_after > 0:
-                        stall_after = work.config.stall_after
-                        nursery.start_soon(self._watch_for_stall, live, stall_after, attention)
-                    exit_ = live.record.exit or await live.tree.wait_exit()
-                    await self._note_exit(live, exit_)
-                    nursery.cancel_scope.cancel(reason="the run has ended")
+            async with trio.open_nursery() as nursery:
+                attention = nursery.cancel_scope
+                nursery.start_soon(self._follower.follow, live.record.place, live.offset, live)
+                nursery.start_soon(live.watch_usage)
+                nursery.start_soon(self.frost.follow, live)
+                if work.config.stall_after > 0:
+                    stall_after = work.config.stall_after
+                    nursery.start_soon(self._watch_for_stall, live, stall_after, attention)
+                exit_ = live.record.exit or await live.tree.wait_exit()
+                await self._note_exit(live, exit_)
+                attention.cancel(reason="the run has ended")
+            stalled = exit_ is None
         finally:
-            stalled = exit_ is None and attention.cancel_called
             ending = Ending(
-                exit=exit_ or _NOBODY,
+                exit=_NOBODY if exit_ is None else exit_,
                 began=live.tree.identity is not None,
                 stopping=exit_ is None and not stalled,
+                complete=self._is_ending(work.issue.key),
                 stalled=stalled,
                 later_stage=work.stage > 0,
                 resumes=live.record.resumes,

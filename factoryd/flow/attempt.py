@@ -206,21 +206,27 @@ class Attempt:
         if fail_fast and any(end.step is NextStep.FAIL for end in ends):
             return ends
 
+        left = [work for work, end in zip(team, begun, strict=True) if end is None]
+        if len(left) == 1:  # the usual stage: a task for it would only make a start dearer
+            return [*ends, await self._work(left[0])]
+
         async def member(work: Assignment) -> None:
-            last = self._last_run_here(work.agent)
-            try:
-                end = await self._shop.runner.work(work, self._shop.config, last, self._stopping)
-            except (CannotStart, NameTaken) as error:
-                end = RunEnd(step=NextStep.FAIL, agent=work.agent, place=None, reason=str(error))
+            end = await self._work(work)
             ends.append(end)
             if fail_fast and end.step in {NextStep.FAIL, NextStep.DEFER}:
                 nursery.cancel_scope.cancel(reason=f"{work.agent} ended its stage: {end.reason}")
 
         async with trio.open_nursery() as nursery:
-            for work, end in zip(team, begun, strict=True):
-                if end is None:
-                    nursery.start_soon(member, work)
+            for work in left:
+                nursery.start_soon(member, work)
         return ends
+
+    async def _work(self, work: Assignment) -> RunEnd:
+        last, runner = self._last_run_here(work.agent), self._shop.runner
+        try:
+            return await runner.work(work, self._shop.config, last, self._stopping)
+        except (CannotStart, NameTaken) as error:
+            return RunEnd(step=NextStep.FAIL, agent=work.agent, place=None, reason=str(error))
 
     def _last_run_here(self, agent: str) -> RunRecord | None:
         record = self._record

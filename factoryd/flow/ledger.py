@@ -37,16 +37,28 @@ class _Request:
 
     def __init__(self, facts: Sequence[AnyFact]) -> None:
         self.facts = facts
-        self.done = trio.Event()
         self.error: Exception | None = None
         self.refusal: IllegalFact | None = None
         """Told only after what it contradicts is committed: who hears it sees that applied."""
+        self._answered = False
+        self._waiting: trio.lowlevel.Task | None = None
 
     def answer(self, error: Exception | None) -> None:
         """Wake whoever waits: committed and applied, or refused with an error; the first counts."""
-        if not self.done.is_set():
+        if not self._answered:
+            self._answered = True
             self.error = error
-            self.done.set()
+            if self._waiting is not None:
+                trio.lowlevel.reschedule(self._waiting)
+
+    async def wait_answer(self) -> None:
+        """Return once there is an answer; not cancellable.
+
+        That takes no cancel scope here, and an agent's start records several facts.
+        """
+        if not self._answered:
+            self._waiting = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
 
 
 class Ledger:
@@ -75,12 +87,11 @@ class Ledger:
         if not facts:
             return
         request = _Request(facts)
-        with trio.CancelScope(shield=True):
-            try:
-                await self._send.send(request)
-            except trio.BrokenResourceError:
-                raise LedgerUnavailable("the ledger is closed") from None
-            await request.done.wait()
+        try:
+            await self._submit(request)
+        except trio.BrokenResourceError:
+            raise LedgerUnavailable("the ledger is closed") from None
+        await request.wait_answer()
         if request.error is not None:
             raise request.error
 
@@ -89,9 +100,20 @@ class Ledger:
         while self.registry.seq <= seq:
             await self._changed.wait()
 
+    async def _submit(self, request: _Request) -> None:
+        try:
+            self._send.send_nowait(request)
+        except trio.WouldBlock:
+            with trio.CancelScope(shield=True):
+                await self._send.send(request)
+
     async def read(self, since: int, limit: int, issue: str | None) -> list[Recorded]:
         """Return up to `limit` facts numbered above `since`, oldest first."""
         return await self._in_store(self._store.read_facts, since, limit, issue)
+
+    async def consult(self, look: Callable[[LedgerStore], T]) -> T:
+        """Return what `look` reads from the store; it runs in a thread, and keeps facts waiting."""
+        return await self._in_store(look, self._store)
 
     def give_up(self) -> None:
         """Stop waiting for a disk that refuses: what cannot be written now never will be."""

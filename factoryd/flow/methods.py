@@ -32,11 +32,13 @@ from factoryd.wire.messages import (
     EventsCall,
     ExplainCall,
     FreezeCall,
+    HistoryCall,
     KillCall,
     LogsCall,
     Nothing,
     PauseCall,
     ReapCall,
+    ReleaseCall,
     ResumeCall,
     RetryCall,
     ShutdownCall,
@@ -104,6 +106,8 @@ class Methods:
                 await self._looking.events(parameters, say)
             case KillCall():
                 await self._steering.kill(parameters, say, more=more)
+            case ReleaseCall():
+                await self._steering.release(parameters, say, more=more)
             case ShutdownCall():
                 await self._steering.shutdown(parameters, say)
             case _:
@@ -115,6 +119,8 @@ class Methods:
                 return await self._submit(parameters)
             case FreezeCall() | ThawCall():
                 return await self._steering.freeze_or_thaw(parameters)
+            case HistoryCall():
+                return await self._looking.history(parameters)
             case ExplainCall():
                 return self._looking.explain(parameters)
             case PauseCall() | ResumeCall():

@@ -5,11 +5,12 @@ The nursery is the running set: an issue is in flight exactly as long as its sco
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 import trio
 
-from factoryd.core.allowed import must_be_killable, must_be_retriable, must_be_under_way
+from factoryd.core.allowed import must_be_retriable, must_be_under_way
 from factoryd.core.errors import FactoryError, IllegalFact, LedgerUnavailable
 from factoryd.core.events import (
     AnyFact,
@@ -17,13 +18,12 @@ from factoryd.core.events import (
     IssueEscalated,
     IssueLeftReady,
     IssueReopened,
-    IssueStopping,
 )
-from factoryd.core.explain import Circumstances, Finding, explain
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from factoryd.core.model import Issue, IssueState
 from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, Skip, decide, in_order
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
+from factoryd.flow.ending import Endings
 from factoryd.flow.frost import Settled
 from factoryd.flow.issue_scope import IssueScope, run_to_its_end
 from factoryd.flow.iterations import MOST_FAILURES, Iterations
@@ -56,6 +56,9 @@ class Scheduler:
         """Issues that people are bringing back just now, which are nobody else's until then."""
         self._scope_ended = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
+        self._endings = Endings(shop, self._scopes, self.ready)
+        for follower in followers:
+            follower.claimed = partial(self._endings.in_flight, follower.name)
         shop.slots.freed = self.wake
 
     def wake(self) -> None:
@@ -75,6 +78,7 @@ class Scheduler:
                 if record.state is IssueState.RUNNING:
                     self._open_scope(scopes, record.issue.key, has_slot=True)
             async with trio.open_nursery() as following:
+                following.start_soon(self._shop.slots.run)
                 for follower in self.followers:
                     following.start_soon(follower.run, self.wake)
                 await self._dispatch_until_over(scopes, iterations)
@@ -105,23 +109,15 @@ class Scheduler:
         Raises `NoSuchTarget` for a key nobody knows and `FactoryError` for one that has ended and
         whose outcome is written back; then none is touched.
         """
-        checked = [must_be_killable(key, self._record(key), self.ready()) for key in keys]
-        for issue in filter(None, checked):
-            try:
-                await self._shop.ledger.record(
-                    _claimed(Dispatch(issue=issue, repo="", recipe="")),
-                    IssueStopping(issue=issue.key, reason=reason),
-                )
-            except IllegalFact:  # claimed, or killed by another, at the same moment
-                if self._shop.ledger.registry.issue(issue.key) is None:
-                    raise
-        # A source that is at writing an outcome may let itself be waited for: those come last.
-        for key in sorted(keys, key=lambda one: self._shop.record(one).state in TERMINAL):
-            if same_issue(key) not in self._scopes:
-                await self._stop_unled(key, reason)
-            scope = self._scopes.get(same_issue(key))
-            if scope is not None:
-                await scope.kill(reason, grace_s)
+        await self._endings.kill(keys, reason, grace_s)
+        self.wake()
+
+    async def release(self, key: str, reason: str) -> None:
+        """End an issue as done, its work being done elsewhere; else as `kill`.
+
+        Raises `FactoryError` also for one that waits and is out of scope: it is not ours to end.
+        """
+        await self._endings.release(key, reason)
         self.wake()
 
     async def retry(self, key: str, reason: str) -> None:
@@ -200,28 +196,16 @@ class Scheduler:
         held = self._scopes.keys() | self._reopening
         return [issue for issue in self.ready() if same_issue(issue.key) not in held]
 
-    def explain(self, key: str) -> tuple[Finding, ...]:
-        """Return every check on an issue, known or not, in the order of deciding; see `explain`."""
-        folded, registry = same_issue(key), self._shop.ledger.registry
-        shown = next((one for one in self.ready() if same_issue(one.key) == folded), None)
-        shunned = self._shunned.get(folded)
-        error = shunned[1] if shunned is not None and shunned[0] == shown else None
-        seen = Circumstances(
-            shown=shown,
-            record=registry.issue(key),
-            now=self._shop.clock.now(),
-            paused=registry.paused,
-            slots=self._shop.slots.total,
-            free_slots=self._shop.slots.free,
-            trouble=self._shop.troubles.get(folded) or error or self._shop.ledger.trouble,
-        )
-        return explain(seen, self._shop.config)
+    def shunned(self, issue: Issue) -> str | None:
+        """Return what went wrong with a ready issue that has not changed since."""
+        shunned = self._shunned.get(same_issue(issue.key))
+        return shunned[1] if shunned is not None and shunned[0] == issue else None
 
     def decide(self, issue: Issue) -> Decision:
         """Return what would be done with a ready issue now, slots aside."""
-        shunned = self._shunned.get(same_issue(issue.key))
-        if shunned is not None and shunned[0] == issue:
-            return Skip(issue=issue, reason=shunned[1])
+        shunned = self.shunned(issue)
+        if shunned is not None:
+            return Skip(issue=issue, reason=shunned)
         record = self._shop.ledger.registry.issue(issue.key)
         return decide(issue, record, self._shop.config, self._shop.clock.now())
 
@@ -267,6 +251,8 @@ class Scheduler:
         if self._shop.ledger.trouble is not None:
             return
         await self._note_departures()
+        for follower in self.followers:
+            await self._endings.close(follower.closed)
         for issue in self._free():
             await self._fence(issue, self._settle)
         await self._take_on(scopes)
@@ -353,15 +339,6 @@ class Scheduler:
             if record.issue.source in complete and not record.left_ready and key not in listed
         ]
         await self._shop.ledger.record(*gone)
-
-    async def _stop_unled(self, key: str, reason: str) -> None:
-        stoppable = IN_FLIGHT - {IssueState.STOPPING}
-        try:
-            if self._shop.record(key).state in stoppable:
-                await self._shop.ledger.record(IssueStopping(issue=key, reason=reason))
-        except IllegalFact:
-            if self._shop.record(key).state in stoppable:
-                raise
 
     def _open_scope(self, scopes: trio.Nursery, key: str, *, has_slot: bool) -> None:
         scope = IssueScope(self._shop, key, has_slot=has_slot)

@@ -1,12 +1,13 @@
 """Follows one source: asks it when something changed, at least once in a poll interval."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
+from factoryd.core.closing import GONE_FOR_S, tell_closed
 from factoryd.core.errors import SourceFailed
-from factoryd.core.model import Listing, Problem
+from factoryd.core.model import Closed, Issue, Listing, Problem
 from factoryd.flow.pulse import Pulse
 from factoryd.ports import IssueSource
 
@@ -40,6 +41,11 @@ class SourceFollower:
         """Which times of asking did not work, of the first few."""
         self.complete = False
         """Whether `listing` is a whole one: the last time of asking worked."""
+        self.claimed: Callable[[], Sequence[Issue]] = tuple
+        """Says which issues of this source are in flight: that they are still there is looked at."""
+        self.closed: tuple[Closed, ...] = ()
+        """Which of those others have ended, as the last look showed."""
+        self._missing: dict[str, float] = {}
         self._source = source
         self._poll_interval_s = poll_interval_s
         self._pulse = pulse
@@ -68,7 +74,8 @@ class SourceFollower:
                 continue
             pause_s = min(max(LEAST_PAUSE_S, PAUSE_SHARE * took_s), MOST_PAUSE_S)
             await trio.sleep(min(pause_s, self._poll_interval_s))
-            with trio.move_on_after(self._poll_interval_s):
+            wait_s = GONE_FOR_S if self._missing else self._poll_interval_s
+            with trio.move_on_after(min(wait_s, self._poll_interval_s)):
                 await self._wait_change()
 
     async def ask(self) -> None:
@@ -77,6 +84,7 @@ class SourceFollower:
             try:
                 with self._pulse.busy():
                     self.listing = await self._source.list_ready()
+                    await self._look_for_claimed()
             except SourceFailed as error:
                 self._report_trouble(str(error))
             except Exception as error:
@@ -90,6 +98,11 @@ class SourceFollower:
             self.asked += 1
             if self.trouble is not None and self.asked <= _REMEMBERED:
                 self.failed.add(self.asked)
+
+    async def _look_for_claimed(self) -> None:
+        claimed = self.claimed()
+        found = await self._source.find_closed(claimed) if claimed else ()
+        self.closed, self._missing = tell_closed(found, self._missing, trio.current_time())
 
     async def _wait_change(self) -> None:
         """Return when the source may have changed; one that cannot tell is polled."""

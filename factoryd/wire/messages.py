@@ -12,6 +12,7 @@ from factoryd.wire.answers import (
     ExplainReply,
     FrostReply,
     HealthReply,
+    HistoryReply,
     KillReply,
     LogsReply,
     PauseReply,
@@ -99,6 +100,18 @@ class EventsCall(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
 
 
+class HistoryCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for the newest `limit` finished issues, or for all that one issue went through.
+
+    A target is an issue's key or the name of one of its agents. With `before`, only what ended with a
+    fact numbered below it: that is how to go on.
+    """
+
+    target: str | None = None
+    before: int | None = None
+    limit: int = 100
+
+
 class FreezeCall(msgspec.Struct, frozen=True, kw_only=True):
     """Have an issue stand still; a target is its key or the name of any of its agents."""
 
@@ -130,6 +143,13 @@ class ExplainCall(msgspec.Struct, frozen=True, kw_only=True):
 
 class RetryCall(msgspec.Struct, frozen=True, kw_only=True):
     """Have an ended or escalated issue begin anew; an agent's name means its issue."""
+
+    target: str
+    reason: str | None = None
+
+
+class ReleaseCall(msgspec.Struct, frozen=True, kw_only=True):
+    """End an issue as done, its work being done elsewhere; an agent's name means its issue."""
 
     target: str
     reason: str | None = None
@@ -204,6 +224,12 @@ METHODS = {
         reads=True,
         doc="Facts of the ledger; to follow it needs `more`.",
     ),
+    "History": MethodSpec(
+        call=HistoryCall,
+        reply=HistoryReply,
+        reads=True,
+        doc="Finished issues with their attempts, runs and receipts, newest first.",
+    ),
     "Reap": MethodSpec(
         call=ReapCall,
         reply=ReapReply,
@@ -229,6 +255,12 @@ METHODS = {
         call=RetryCall,
         reply=RetryReply,
         doc="Has an ended or escalated issue begin anew, with all its attempts.",
+    ),
+    "Release": MethodSpec(
+        call=ReleaseCall,
+        reply=KillReply,
+        streams=True,
+        doc="Ends an issue as done; with `more`, reports each run as it is emptied.",
     ),
     "Pause": MethodSpec(
         call=PauseCall,

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from factoryd.adapters.accounts import SystemAccounts
+from factoryd.adapters.listening import bind_control_socket
 from factoryd.core.config import AccessConfig
-from factoryd.daemon import bind_control_socket
 from factoryd.flow.control import ControlServer
 from factoryd.flow.pulse import Pulse
 from tests.fakes.trees import FakeTrees
@@ -23,6 +23,8 @@ DENIED = "org.varlink.service.PermissionDenied"
 READS: tuple[tuple[str, dict[str, object]], ...] = (
     ("Status", {}),
     ("Events", {}),
+    ("History", {}),
+    ("History", {"target": "A-1"}),
     ("Health", {}),
     ("Logs", {"target": "A-1"}),
 )

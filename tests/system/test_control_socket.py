@@ -16,8 +16,8 @@ import trio
 import trio.testing
 from typing_extensions import override
 
+from factoryd.adapters.listening import bind_control_socket
 from factoryd.core.config import AccessConfig
-from factoryd.daemon import bind_control_socket
 from factoryd.flow.control import Bounds, ControlServer
 from factoryd.flow.pulse import Pulse
 from factoryd.wire.answers import LineView

@@ -83,12 +83,14 @@ def test_a_text_names_only_fields_that_its_entry_has(fact, tmp_path, monkeypatch
     with contextlib.closing(PlayedJournal("journal")) as played:
         journal = Journal("journal")
         handler, facts = JournalHandler(journal), logging.getLogger(FACTS_LOGGER)
-        monkeypatch.setattr(facts, "level", logging.DEBUG)
+        level = facts.level
+        facts.setLevel(logging.DEBUG)
         facts.addHandler(handler)
         try:
             log_fact(fact)
         finally:
             facts.removeHandler(handler)
+            facts.setLevel(level)
             journal.close()
         fields = played.read()
     text = EXPLANATIONS[type(fact)]

@@ -210,6 +210,7 @@ async def test_an_issue_whose_source_left_the_configuration_holds_no_slot_and_ca
         await daemon.scheduler.kill(["AR-1", "AR-2"], "asked", None)
         await daemon.wait_state("AR-1", S.CANCELLED)
         assert not daemon.record("AR-1").written, "it is written back when the source is there"
+    other.before = lambda _: None
     factory.sources.append(other)
     daemon = await factory.drain()
     assert daemon.record("AR-1").written
