@@ -220,7 +220,10 @@ class AgentRunner:
                         stall_after = work.config.stall_after
                         nursery.start_soon(self._watch_for_stall, live, stall_after, attention)
                     exit_ = live.record.exit or await live.tree.wait_exit()
-                    await self._note_exit(live, exit_)
+                    if exit_.stopped:
+                        logger.warning("a daemon that died had begun to stop it: it is emptied now")
+                    else:
+                        await self._note_exit(live, exit_)
                     nursery.cancel_scope.cancel(reason="the run has ended")
         finally:
             stalled = exit_ is None and attention.cancel_called

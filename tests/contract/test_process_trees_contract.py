@@ -545,6 +545,20 @@ async def test_an_adopted_tree_is_the_same_tree(lab):
 
 
 @everywhere
+async def test_a_stop_that_was_begun_is_known_to_who_takes_the_tree_over(lab):
+    first = await lab.start("ignore:TERM", "say:ready", "sleep")
+    with trio.move_on_after(0.1):
+        await first.terminate(POLICY)
+    second = await lab.make_trees().adopt(first.place, first.identity)
+    with trio.fail_after(5):
+        ended = await second.wait_exit()
+    assert (ended.status, ended.stopped) == (None, True)
+    assert second.preview(POLICY).pids, "it runs"
+    assert_emptied(await second.kill(POLICY), second)
+    await first.wait_exit()  # its root was a child of ours
+
+
+@everywhere
 async def test_the_status_of_a_tree_that_was_stopped_unrecorded_is_not_believed(lab):
     first = await lab.start("on-term:0", "say:ready", "sleep")
     await stop(first)
