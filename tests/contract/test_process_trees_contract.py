@@ -104,7 +104,7 @@ class Lab:
 async def wait_text(path: str, text: str) -> None:
     """Return once a file has this text in it."""
     with trio.fail_after(10):
-        while text not in await trio.Path(path).read_text():  # noqa: ASYNC110
+        while text not in await trio.Path(path).read_text():  # noqa: ASYNC110  a program of its own tells
             await trio.sleep(0.002)
 
 
@@ -227,7 +227,7 @@ async def test_looking_at_a_tree_that_has_ended_does_not_cost_its_exit(lab):
     tree = await lab.start("escape", "exit:7")
     status = trio.Path(tree.place.directory, "status")
     with trio.fail_after(5):
-        while not await status.exists() or is_alive(tree.identity.pid):  # noqa: ASYNC110
+        while not await status.exists() or is_alive(tree.identity.pid):  # noqa: ASYNC110  a program of its own tells
             await trio.sleep(0.002)
     for _ in range(3):
         assert tree.usage().processes == 1
@@ -472,7 +472,7 @@ async def test_the_signal_goes_round_in_the_order_asked_for(lab, order, monkeypa
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tree.terminate, StopPolicy(order=order))
         with trio.fail_after(10):
-            while len(sent) < 5:  # noqa: ASYNC110
+            while len(sent) < 5:  # noqa: ASYNC110  threads send them
                 await trio.sleep(0.002)
         nursery.cancel_scope.cancel()
     assert len(line) == 5
@@ -771,7 +771,7 @@ async def test_a_process_that_had_stopped_itself_stays_stopped(lab):
     tree = await lab.start("tick", "say:ready", "stop")
     [agent] = list_children(tree.identity.pid)
     with trio.fail_after(20):
-        while state(agent) != "T":  # noqa: ASYNC110
+        while state(agent) != "T":  # noqa: ASYNC110  the kernel announces no states
             await trio.sleep(0.002)
     await tree.freeze()
     before = lab.output(tree)
