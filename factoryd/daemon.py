@@ -307,7 +307,7 @@ class Daemon:
             await self._ledger.record(DaemonStopped(clean=clean, kept=self._count_kept()))
             await self._ledger.snapshot()
         except* LedgerUnavailable:
-            logger.error("the last facts could not be written: %s", self._ledger.trouble)  # noqa: TRY400
+            logger.error("the last facts could not be written: %s", self._ledger.trouble)  # noqa: TRY400  for a person
             clean = None
         if keep and not self._keep_agents:
             return await self._close()  # meanwhile somebody wants them to end after all

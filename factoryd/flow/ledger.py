@@ -229,7 +229,7 @@ class Ledger:
                 recorded = await self._in_store(self._store.append, entries)
             except LedgerUnavailable as error:
                 if self.trouble is None:
-                    logger.error("facts cannot be written, dispatching stops: %s", error)  # noqa: TRY400
+                    logger.error("facts cannot be written, dispatching stops: %s", error)  # noqa: TRY400  for a person
                 self.trouble = str(error)
                 self.refused_at = trio.current_time()
                 if self._giving_up.is_set():
