@@ -147,3 +147,32 @@ async def test_a_wait_that_is_meant_is_no_silence(autojump_clock, parts):
         await trio.sleep(631)
         assert pulse.read().late
     assert not pulse.read().late
+
+
+async def test_the_watchdog_is_fed_in_time_however_rarely_the_heartbeat_is_written(
+    autojump_clock, nursery, parts
+):
+    parts.notifier.watchdog_s = 9.0
+    await nursery.start(parts.pulses.run)
+    await trio.sleep(0.5)
+    parts.notifier.said.clear()
+    await trio.sleep(90)
+    assert parts.notifier.said.count("alive") == 30
+
+
+async def test_a_new_interval_holds_at_once(autojump_clock, nursery, parts):
+    await nursery.start(parts.pulses.run)
+    await trio.sleep(1)
+    parts.settings.replace(Config(heartbeat=HeartbeatConfig(interval=2.0, stale_after=8.0)))
+    parts.notifier.said.clear()
+    await trio.sleep(20)
+    assert parts.notifier.said.count("alive") == 10
+
+
+async def test_a_part_that_is_no_more_is_not_late(autojump_clock, parts):
+    pulse = parts.pulses.declare("source x", 30.0)
+    with pulse.busy():
+        await trio.sleep(100)
+        assert parts.pulses.late() == ("source x",)
+        parts.pulses.forget(pulse)
+        assert parts.pulses.late() == ()
