@@ -15,7 +15,8 @@ class SystemdNotifier:
     """Tells systemd what the daemon does, through `$NOTIFY_SOCKET`."""
 
     def __init__(self) -> None:
-        self._notifier = sdnotify.SystemdNotifier()
+        wanted = bool(os.environ.get("NOTIFY_SOCKET"))
+        self._notifier = sdnotify.SystemdNotifier() if wanted else None
         self._shown = ""
         self._watchdog_s = read_watchdog(os.environ, os.getpid())
 
@@ -26,7 +27,7 @@ class SystemdNotifier:
 
     def ready(self) -> None:
         """Say that the daemon serves, or that what it read anew is in force."""
-        self._notifier.notify("READY=1")
+        self._tell("READY=1")
 
     def status(self, text: str) -> None:
         """Show one human line; the same line again is not sent."""
@@ -34,24 +35,33 @@ class SystemdNotifier:
         if line != self._shown:
             self._shown = line
             # The library sends Latin-1, systemd reads UTF-8.
-            self._notifier.notify(f"STATUS={line}".encode(errors="replace").decode("latin-1"))
+            self._tell(f"STATUS={line}".encode(errors="replace").decode("latin-1"))
 
     def reloading(self) -> None:
         """Say that the configuration is being read anew, and since when (CLOCK_MONOTONIC, us)."""
         moment_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._notifier.notify(f"RELOADING=1\nMONOTONIC_USEC={moment_us}")
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={moment_us}")
 
     def stopping(self) -> None:
         """Say that the daemon has begun to stop."""
-        self._notifier.notify("STOPPING=1")
+        self._tell("STOPPING=1")
 
     def extend(self, seconds: float) -> None:
         """Ask that the start, reload or stop under way may take so many seconds from now on."""
-        self._notifier.notify(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
+        self._tell(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
 
     def alive(self) -> None:
         """Feed the watchdog."""
-        self._notifier.notify("WATCHDOG=1")
+        self._tell("WATCHDOG=1")
+
+    def close(self) -> None:
+        """Say no more."""
+        if self._notifier is not None and self._notifier.socket is not None:
+            self._notifier.socket.close()
+
+    def _tell(self, words: str) -> None:
+        if self._notifier is not None:
+            self._notifier.notify(words)
 
 
 def read_watchdog(environ: Mapping[str, str], pid: int) -> float:

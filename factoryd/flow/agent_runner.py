@@ -241,8 +241,8 @@ class AgentRunner:
                 nursery.start_soon(live.watch_usage)
                 nursery.start_soon(self.frost.follow, live)
                 if work.config.stall_after > 0:
-                    patience_s = work.config.stall_after
-                    nursery.start_soon(self._watch_for_stall, live, patience_s, attention)
+                    after_s = work.config.stall_after
+                    nursery.start_soon(self._watch_stall, live, after_s, attention)
                 exit_ = live.record.exit or await live.tree.wait_exit()
                 exited = True
                 if exit_.stopped:
@@ -274,9 +274,7 @@ class AgentRunner:
             reason=tell_end(work.agent, ending, live.usage.out_of_memory),
         )
 
-    async def _watch_for_stall(
-        self, live: LiveRun, after_s: float, scope: trio.CancelScope
-    ) -> None:
+    async def _watch_stall(self, live: LiveRun, after_s: float, scope: trio.CancelScope) -> None:
         while True:
             await trio.sleep_until(live.last_sign + after_s)
             await self.frost.wait_moving(live)

@@ -29,6 +29,6 @@ class Settings:
     async def sleep(self, length_s: Callable[[Config], float]) -> None:
         """Sleep for as long as the configuration says, the newest one if it is replaced."""
         began = trio.current_time()
-        while (left_s := began + length_s(self.config) - trio.current_time()) > 0:
-            with trio.move_on_after(left_s):
+        while trio.current_time() < (until := began + length_s(self.config)):
+            with trio.move_on_at(until):
                 await self._replaced.wait()

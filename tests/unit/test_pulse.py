@@ -206,3 +206,32 @@ async def test_a_disk_that_gives_no_answer_at_all_makes_whoever_records_late(
     ledger.give_up()
     await nursery.start(ledger.run)
     nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_the_watchdog_is_fed_in_time_however_rarely_the_heartbeat_is_written(
+    autojump_clock, nursery, parts
+):
+    parts.notifier.watchdog_s = 9.0
+    await nursery.start(parts.pulses.run)
+    await trio.sleep(0.5)
+    parts.notifier.said.clear()
+    await trio.sleep(90)
+    assert parts.notifier.said.count("alive") == 30
+
+
+async def test_a_new_interval_holds_at_once(autojump_clock, nursery, parts):
+    await nursery.start(parts.pulses.run)
+    await trio.sleep(1)
+    parts.settings.replace(Config(heartbeat=HeartbeatConfig(interval=2.0, stale_after=8.0)))
+    parts.notifier.said.clear()
+    await trio.sleep(20)
+    assert parts.notifier.said.count("alive") == 10
+
+
+async def test_a_part_that_is_no_more_is_not_late(autojump_clock, parts):
+    pulse = parts.pulses.declare("source x", 30.0)
+    with pulse.busy():
+        await trio.sleep(100)
+        assert parts.pulses.late() == ("source x",)
+        parts.pulses.forget(pulse)
+        assert parts.pulses.late() == ()

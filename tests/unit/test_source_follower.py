@@ -140,3 +140,28 @@ async def test_promise_8_a_source_that_hangs_is_late_and_one_that_waits_is_not(
     gate.set()
     await trio.sleep(1)
     assert not pulse.read().late
+
+
+async def test_a_source_is_looked_at_again_at_once_and_by_the_newest_interval(
+    autojump_clock, nursery, source
+):
+    settings, seen = polling(3600.0), []
+    follower = SourceFollower(source, settings, Pulse("source demo", 20.0))
+    nursery.start_soon(follower.run, lambda: seen.append(trio.current_time()))
+    await trio.sleep(10)
+    settings.replace(polling(30.0).config)
+    follower.look_again()
+    await trio.sleep(100)
+    assert [moment - seen[0] for moment in seen] == pytest.approx([0, 10, 40, 70, 100], abs=0.3)
+
+
+async def test_a_source_that_is_left_is_not_asked_again_and_lets_go(
+    autojump_clock, nursery, source, follower
+):
+    nursery.start_soon(follower.run, lambda: None)
+    await trio.sleep(1)
+    assert source.watching
+    follower.stop()
+    await trio.sleep(1000)
+    assert looks(source) == 1
+    assert not source.watching

@@ -25,8 +25,8 @@ S = IssueState
 FOREVER = Program()
 
 
-def overview_of(daemon):
-    pulses = Pulses(
+def overview_of(daemon, pulses=None):
+    pulses = pulses or Pulses(
         settings=daemon.settings,
         identity=identity(7),
         file=FakeHeartbeatFile(),
