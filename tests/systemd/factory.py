@@ -98,6 +98,11 @@ class Factory:
         offline = ("--no-index", "--find-links=/srv/wheels", "--disable-pip-version-check")
         run(f"{HOME}/bin/pip", "install", "--quiet", *offline, "factoryd")
         run("ln", "-s", f"{HOME}/bin/factoryd", f"{HOME}/bin/factoryctl", "/usr/local/bin/")
+        self.install_units()
+
+    def install_units(self) -> None:
+        """Put the units and all that is with them in place."""
+        run = self.machine.run
         for file in SYSTEMD_FILES.glob("factoryd*"):
             text = file.read_text().replace("/usr/bin/factory", f"{HOME}/bin/factory")
             where = {
@@ -232,13 +237,12 @@ class Factory:
 
         Whatever is in a cgroup of an agent, or has the mark of a run in its environment.
         """
-        inside = self.machine.processes("system.slice/factoryd.service/agents")
-        marked = {
-            pid: words
-            for pid, words in self.machine.processes().items()
-            if b"FACTORY_RUN=" in _environ(pid)
+        return {
+            one.pid: one.command
+            for one in self.machine.processes()
+            if "factoryd.service/agents/" in one.cgroup
+            or any(variable.startswith("FACTORY_RUN=") for variable in one.environ)
         }
-        return inside | marked
 
     def kill_tree(self) -> None:
         """Kill what a failed test has left of its agents."""
@@ -249,13 +253,6 @@ class Factory:
     def journal(self, *words: str) -> str:
         """Return what `journalctl` shows."""
         return self.machine.run("journalctl", "--no-pager", *words)
-
-
-def _environ(pid: int) -> bytes:
-    try:
-        return Path("/proc", str(pid), "environ").read_bytes()
-    except OSError:
-        return b""
 
 
 def make_wheels(wheel: Path, suite: str, directory: Path) -> None:
