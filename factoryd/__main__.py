@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 import trio
@@ -13,11 +14,13 @@ from factoryd import __version__
 from factoryd.adapters.config_file import LoadedConfig, find_config, load_config, render_toml
 from factoryd.adapters.directories import Directories, find_directories
 from factoryd.adapters.journald import connect_journal, set_up_logging
+from factoryd.adapters.systemd import find_version
 from factoryd.core.checkup import InForce, write_lines
 from factoryd.core.errors import KEEP_AGENTS_STATUS, BadUsage, FactoryError
 from factoryd.core.liveness import ServiceEnd
 from factoryd.daemon import Plan, dry_run, serve
 from factoryd.doctor import examine
+from factoryd.installing import Target, install_units, uninstall_units
 from factoryd.reading import list_facts, list_past
 from factoryd.reaping import Wanted, reap
 from factoryd.wire.account import describe_reaping
@@ -79,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     summary = "end what a dead daemon has left running"
     _add_reap_options(verbs.add_parser("reap", help=summary, description=summary))
+    for name, summary, verb in (
+        ("install-units", "put the files of the systemd service in place", _install),
+        ("uninstall-units", "take the files of the systemd service away", _uninstall),
+    ):
+        units = verbs.add_parser(name, help=summary, description=summary)
+        units.add_argument("--user", action="store_true", help="as a service of this user")
+        units.add_argument("--root", metavar="DIR", help="below the root of another system")
+        units.set_defaults(verb=verb)
     return parser
 
 
@@ -221,6 +232,24 @@ def _discard_output(status: int) -> int:
     """Let what is still buffered go nowhere, so that the interpreter ends in silence."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return status
+
+
+def _install(options: argparse.Namespace) -> int:
+    target = _target(options)
+    systemd = trio.run(find_version) if target.root is None else None
+    sys.stdout.write("".join(f"{one}\n" for one in install_units(target, os.environ, systemd)))
+    return 0
+
+
+def _uninstall(options: argparse.Namespace) -> int:
+    lines = uninstall_units(_target(options), os.environ)
+    sys.stdout.write("".join(f"{one}\n" for one in lines))
+    return 0
+
+
+def _target(options: argparse.Namespace) -> Target:
+    root: str | None = options.root
+    return Target(user=options.user, root=Path(root).absolute() if root is not None else None)
 
 
 def _run(options: argparse.Namespace) -> int:

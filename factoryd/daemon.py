@@ -197,7 +197,7 @@ class Daemon:
             slots=Slots(config.factory.slots, taken=len(running)),
             socket=str(plan.directories.runtime / "control.sock"),
         )
-        self._scheduler = Scheduler(shop, self._pulse("scheduler"))
+        self._scheduler = Scheduler(shop, self._recording_pulse("scheduler"))
         self._reaper = Reaper(settings, ledger, trees, self._pulse("reaper"))
         self._retention = Retention(settings, ledger, desk, clock)
         birth = Birth(
@@ -225,7 +225,7 @@ class Daemon:
             access=lambda: settings.config.access,
             accounts=SystemAccounts(),
             trees=trees,
-            pulse=self._pulse("control"),
+            pulse=self._recording_pulse("control"),
         )
 
     def stop(self, reason: str, *, keep_agents: bool = False) -> None:
@@ -307,7 +307,7 @@ class Daemon:
             await self._ledger.record(DaemonStopped(clean=clean, kept=self._count_kept()))
             await self._ledger.snapshot()
         except* LedgerUnavailable:
-            logger.error("the last facts could not be written: %s", self._ledger.trouble)  # noqa: TRY400
+            logger.error("the last facts could not be written: %s", self._ledger.trouble)  # noqa: TRY400  for a person
             clean = None
         if keep and not self._keep_agents:
             return await self._close()  # meanwhile somebody wants them to end after all
@@ -354,6 +354,10 @@ class Daemon:
 
     def _pulse(self, name: str) -> Pulse:
         return self._pulses.declare(name, MAX_BUSY_S)
+
+    def _recording_pulse(self, name: str) -> Pulse:
+        """Declare a part that records facts, and waits while the disk takes none."""
+        return self._pulses.declare(name, MAX_BUSY_S, lambda: self._ledger.refused_at)
 
 
 def spare_the_collector() -> None:

@@ -6,6 +6,9 @@ import time
 from collections.abc import Mapping
 
 import sdnotify
+import trio
+
+from factoryd.core.installation import parse_version
 
 
 class SystemdNotifier:
@@ -59,3 +62,12 @@ def read_watchdog(environ: Mapping[str, str], pid: int) -> float:
         return int(environ.get("WATCHDOG_USEC", "")) / 1_000_000 or math.inf
     except ValueError:
         return math.inf
+
+
+async def find_version() -> int | None:
+    """Return the version of the systemd that is installed; None where there is none."""
+    try:
+        done = await trio.run_process(["systemctl", "--version"], capture_stdout=True, check=False)
+    except OSError:
+        return None
+    return parse_version(done.stdout.decode(errors="replace"))

@@ -241,11 +241,14 @@ class AgentRunner:
                 nursery.start_soon(live.watch_usage)
                 nursery.start_soon(self.frost.follow, live)
                 if work.config.stall_after > 0:
-                    stall_after = work.config.stall_after
-                    nursery.start_soon(self._watch_for_stall, live, stall_after, attention)
+                    patience_s = work.config.stall_after
+                    nursery.start_soon(self._watch_for_stall, live, patience_s, attention)
                 exit_ = live.record.exit or await live.tree.wait_exit()
                 exited = True
-                await self._note_exit(live, exit_)
+                if exit_.stopped:
+                    logger.warning("a daemon that died had begun to stop it: it is emptied now")
+                else:
+                    await self._note_exit(live, exit_)
                 attention.cancel(reason="the run has ended")
             stalled = not exited
         finally:
@@ -272,16 +275,16 @@ class AgentRunner:
         )
 
     async def _watch_for_stall(
-        self, live: LiveRun, stall_after: float, attention: trio.CancelScope
+        self, live: LiveRun, after_s: float, scope: trio.CancelScope
     ) -> None:
         while True:
-            await trio.sleep_until(live.last_sign + stall_after)
+            await trio.sleep_until(live.last_sign + after_s)
             await self.frost.wait_moving(live)
             await live.sample()
             silent_s = trio.current_time() - live.last_sign
-            if silent_s >= stall_after and not self.frost.is_still(live.record.run):
-                logger.warning("stalled: no output and no CPU for %g s", stall_after)
-                attention.cancel(reason="stalled")
+            if silent_s >= after_s and not self.frost.is_still(live.record.run):
+                logger.warning("stalled: no output and no CPU for %g s", after_s)
+                scope.cancel(reason="stalled")
                 return
 
     async def _note_exit(self, live: LiveRun, exit_: Exit) -> None:
@@ -328,7 +331,8 @@ class AgentRunner:
 
     async def _record_end(self, live: LiveRun, ending: Ending, report: StopReport) -> None:
         record, key = live.record, live.record.place.issue
-        result = classify_exit(ending)
+        result, lack = classify_exit(ending), live.usage.out_of_memory
+        why = None if result in _GOOD else tell_end(record.agent, ending, lack)
         if report.emptied:
             await self._ledger.record(
                 RunEmptied(
@@ -337,9 +341,7 @@ class AgentRunner:
                     result=result,
                     report=report,
                     receipt=self._receipt(live),
-                    reason=None
-                    if result in _GOOD
-                    else tell_end(record.agent, ending, live.usage.out_of_memory),
+                    reason=why,
                 )
             )
         else:

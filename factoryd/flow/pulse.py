@@ -31,9 +31,13 @@ class PulseReading(Data, frozen=True, kw_only=True):
 class Pulse:
     """One part's sign of progress: waiting for something to do is fine for ever, doing it is not."""
 
-    def __init__(self, name: str, max_silence_s: float) -> None:
+    def __init__(
+        self, name: str, max_silence_s: float, held_up_at: Callable[[], float] | None = None
+    ) -> None:
+        """`held_up_at`: when it was last known that others keep this part waiting; see `declare`."""
         self._name = name
         self._max_silence_s = max_silence_s
+        self._held_up_at = held_up_at
         self._busy = dict[object, float]()
 
     @contextmanager
@@ -56,6 +60,8 @@ class Pulse:
     def read(self) -> PulseReading:
         """Return how the part is doing now."""
         since = min(self._busy.values(), default=trio.current_time())
+        if self._held_up_at is not None:
+            since = max(since, self._held_up_at())
         return PulseReading(
             name=self._name,
             silent_s=max(0.0, trio.current_time() - since),
@@ -89,9 +95,15 @@ class Pulses:
         self._own_thread = trio.CapacityLimiter(1)
         self.state = "starting"
 
-    def declare(self, name: str, max_silence_s: float) -> Pulse:
-        """Add a part that must not be busy with one thing for longer than `max_silence_s`."""
-        pulse = Pulse(name, max_silence_s)
+    def declare(
+        self, name: str, max_silence_s: float, held_up_at: Callable[[], float] | None = None
+    ) -> Pulse:
+        """Add a part that must not be busy with one thing for longer than `max_silence_s`.
+
+        Its time begins anew at `held_up_at` (by trio's clock), for what the daemon itself cannot
+        mend: a new daemon would wait for the same, and whatever it is shows as degraded itself.
+        """
+        pulse = Pulse(name, max_silence_s, held_up_at)
         self._pulses.append(pulse)
         return pulse
 

@@ -35,7 +35,10 @@ class Tree(Protocol):
         ...
 
     async def wait_exit(self) -> Exit:
-        """Return how the root ended, as soon as it has; others of the tree may still run."""
+        """Return how the root ended, as soon as it has; others of the tree may still run.
+
+        Of a tree taken over from someone who had begun to stop it that is `stopped`, and at once.
+        """
         ...
 
     async def freeze(self) -> None:

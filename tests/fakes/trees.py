@@ -151,6 +151,9 @@ class FakeTree:
         if life is None:
             await trio.lowlevel.checkpoint()
             return Exit(status=None, reason=self._fault or "it never began")
+        if self._adopted and life.stopped:
+            await trio.lowlevel.checkpoint()
+            return Exit(status=None, reason="its stop was begun before", stopped=True)
         while life.exit is None and life.program.status is not None:
             with trio.move_on_at(life.ends_at) as scope:
                 await life.exited.wait()
@@ -160,8 +163,6 @@ class FakeTree:
                 life.end(life.program.status)
         await life.exited.wait()
         assert life.exit is not None
-        if self._adopted and life.stopped:
-            return Exit(status=None, reason="it was being stopped when it ended", stopped=True)
         return life.exit
 
     async def freeze(self) -> None:

@@ -198,7 +198,9 @@ class Machine:
         for file in self.cgroups.glob("**/cgroup.procs"):
             cgroup = str(file.parent.relative_to(self.cgroups))
             for pid in _read(file).split():
-                command, environ = (_read(Path("/proc", pid, name)) for name in ("cmdline", "environ"))
+                command, environ = (
+                    _read(Path("/proc", pid, name)) for name in ("cmdline", "environ")
+                )
                 yield Process(int(pid), cgroup, command.replace("\0", " "), environ.split("\0"))
 
     def limit_memory(self, pids: Iterable[int], limit: int) -> None:

@@ -62,6 +62,29 @@ async def test_promise_6_a_running_agent_is_adopted_and_not_started_again(autoju
     assert factory.of_kind(RunEmptied)[0].result is RunResult.SUCCEEDED
 
 
+async def test_a_stop_that_a_daemon_did_not_live_to_finish_is_finished_by_the_next_one(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    slow = Program(status=0, after_s=100, ignores_terminate=True)
+    factory.script.parts[IMPL] = [slow, Program(status=0, after_s=10)]
+    configure(factory, stop={"grace": 30.0})
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        daemon.work.cancel(reason="SIGTERM")
+        await trio.sleep(5)
+        factory.kill_daemon()
+    assert factory.left() == [IMPL], "it has been signalled, and goes on"
+    began = trio.current_time()
+    async with factory.daemon() as daemon:
+        await daemon.wait_state("AR-1", S.DONE)
+        assert 40 <= trio.current_time() - began < 50, "a grace, and the work anew"
+    first, second, _ = factory.of_kind(RunEmptied)
+    assert (first.result, second.result) == (RunResult.STOPPED, RunResult.SUCCEEDED)
+    assert factory.script.started == [IMPL, IMPL, REVIEW]
+    assert len(factory.of_kind(AttemptStarted)) == 1, "no attempt of it is used up"
+
+
 async def test_a_running_agent_is_adopted_at_once_even_if_its_source_is_silent_or_has_lost_it(
     autojump_clock, factory
 ):
