@@ -11,7 +11,6 @@ from tests.systemd.machines import Machine, wait_until
 from tests.vm.payload import PYTHONS, pip
 
 AGENT = Path(__file__).parents[1] / "fakes" / "agent.py"
-SYSTEMD_FILES = Path(__file__).parents[2] / "systemd"
 HOME = "/opt/factoryd"
 """The virtual environment the product is installed in."""
 PLACE = "/srv/factory"
@@ -75,6 +74,14 @@ RestartSec=100ms
 """What is particular to this machine; an operator would want a longer pause."""
 
 
+OFFLINE = """
+[global]
+no-index = yes
+find-links = /srv/wheels
+disable-pip-version-check = yes
+"""
+
+
 def play(*steps: str) -> str:
     """Return a script that becomes `tests/fakes/agent.py`, says that it is up, and goes on.
 
@@ -91,21 +98,21 @@ class Factory:
         self.machine = machine
 
     def install(self, wheels: Path) -> None:
-        """Install the product as a person would who has its wheels, and its units."""
-        shutil.copytree(wheels, self.machine.root / "srv" / "wheels")
-        run = self.machine.run
-        run("python3", "-m", "venv", HOME)
-        offline = ("--no-index", "--find-links=/srv/wheels", "--disable-pip-version-check")
-        run(f"{HOME}/bin/pip", "install", "--quiet", *offline, "factoryd")
-        run("ln", "-s", f"{HOME}/bin/factoryd", f"{HOME}/bin/factoryctl", "/usr/local/bin/")
-        for file in SYSTEMD_FILES.glob("factoryd*"):
-            text = file.read_text().replace("/usr/bin/factory", f"{HOME}/bin/factory")
-            where = {
-                ".sysusers": "/etc/sysusers.d/factoryd.conf",
-                ".tmpfiles": "/etc/tmpfiles.d/factoryd.conf",
-            }.get(file.suffix, f"/etc/systemd/system/{file.name}")
-            self.machine.put(where, text)
-        run("systemd-sysusers")
+        """Install the product as a person would, with its wheels in place of the network."""
+        machine = self.machine
+        shutil.copytree(wheels, machine.root / "srv" / "wheels")
+        machine.put("/etc/pip.conf", OFFLINE)
+        machine.run("python3", "-m", "venv", HOME)
+        machine.run(f"{HOME}/bin/pip", "install", "--quiet", "factoryd")
+        programs = (f"{HOME}/bin/factoryd", f"{HOME}/bin/factoryctl")
+        machine.run("ln", "--symbolic", *programs, "/usr/local/bin/")
+        self.install_units()
+
+    def install_units(self) -> None:
+        """Put the units and all that goes with them in place, and what differs on this machine."""
+        self.machine.run("factoryd", "install-units")
+        self.machine.run("systemd-sysusers")
+        self.machine.run("systemd-tmpfiles", "--create", "factoryd.conf")
         self.machine.put(f"/etc/systemd/system/{SERVICE}.d/site.conf", SITE)
         self.systemctl("daemon-reload")
 
@@ -232,13 +239,12 @@ class Factory:
 
         Whatever is in a cgroup of an agent, or has the mark of a run in its environment.
         """
-        inside = self.machine.processes("system.slice/factoryd.service/agents")
-        marked = {
-            pid: words
-            for pid, words in self.machine.processes().items()
-            if b"FACTORY_RUN=" in _environ(pid)
+        return {
+            one.pid: one.command
+            for one in self.machine.processes()
+            if "factoryd.service/agents/" in one.cgroup
+            or any(variable.startswith("FACTORY_RUN=") for variable in one.environ)
         }
-        return inside | marked
 
     def kill_tree(self) -> None:
         """Kill what a failed test has left of its agents."""
@@ -249,13 +255,6 @@ class Factory:
     def journal(self, *words: str) -> str:
         """Return what `journalctl` shows."""
         return self.machine.run("journalctl", "--no-pager", *words)
-
-
-def _environ(pid: int) -> bytes:
-    try:
-        return Path("/proc", str(pid), "environ").read_bytes()
-    except OSError:
-        return b""
 
 
 def make_wheels(wheel: Path, suite: str, directory: Path) -> None:

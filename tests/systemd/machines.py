@@ -7,9 +7,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -60,6 +61,16 @@ _MEMORY = Path("/sys/fs/cgroup/memory")
 
 _IN_CGROUP = ("/bin/sh", "-eu", "-c", 'echo 0 >"$1"; shift; exec "$@"', "sh")
 """Before the `cgroup.procs` of a cgroup and a command: runs the command there."""
+
+
+class Process(NamedTuple):
+    """One that runs in a machine."""
+
+    pid: int
+    """Here, not there."""
+    cgroup: str
+    command: str
+    environ: Sequence[str]
 
 
 class Machine:
@@ -182,13 +193,15 @@ class Machine:
         """Return the cgroup that the machine takes for the root of all."""
         return self._cgroup / "payload"
 
-    def processes(self, cgroup: str = "") -> dict[int, str]:
-        """Return what runs in a cgroup of the machine: command lines by the pid it has here."""
-        found = {}
-        for file in (self.cgroups / cgroup.lstrip("/")).glob("**/cgroup.procs"):
+    def processes(self) -> Iterator[Process]:
+        """Yield all that runs."""
+        for file in self.cgroups.glob("**/cgroup.procs"):
+            cgroup = str(file.parent.relative_to(self.cgroups))
             for pid in _read(file).split():
-                found[int(pid)] = _read(Path("/proc", pid, "cmdline")).replace("\0", " ")
-        return found
+                command, environ = (
+                    _read(Path("/proc", pid, name)) for name in ("cmdline", "environ")
+                )
+                yield Process(int(pid), cgroup, command.replace("\0", " "), environ.split("\0"))
 
     def limit_memory(self, pids: Iterable[int], limit: int) -> None:
         """Let processes and what they start have so many bytes, where version 1 has the memory."""

@@ -3,7 +3,7 @@
 import time
 
 from tests.pages import BOOTED_PAGE, Block, blocks, shows
-from tests.systemd.factory import SERVICE, SITE, Factory
+from tests.systemd.factory import Factory
 from tests.systemd.machines import BOOTED, WITHIN_S
 
 pytestmark = BOOTED
@@ -14,9 +14,7 @@ def test_every_command_of_the_page_does_what_the_page_says(factory: Factory) -> 
         for block in blocks(BOOTED_PAGE, "console"):
             try_block(factory, block)
     finally:  # the page ends with nothing installed
-        factory.machine.call("factoryd", "install-units")
-        factory.machine.put(f"/etc/systemd/system/{SERVICE}.d/site.conf", SITE)
-        factory.systemctl("daemon-reload")
+        factory.install_units()
 
 
 def try_block(factory: Factory, block: Block) -> None:

@@ -2,12 +2,17 @@
 
 import json
 
-from tests.systemd.factory import Factory
-from tests.systemd.machines import BOOTED
+from tests.systemd.factory import CONFIG, PLACE, SERVICE, Factory
+from tests.systemd.machines import BOOTED, wait_until
 
 pytestmark = BOOTED
 
 DENIED = 6
+
+OWN = """
+touch up
+exec sleep 600
+"""
 
 
 def test_the_groups_of_a_person_say_what_they_may_do(factory: Factory) -> None:
@@ -29,4 +34,33 @@ def test_the_groups_of_a_person_say_what_they_may_do(factory: Factory) -> None:
 
 
 def test_a_user_has_a_service_of_their_own(factory: Factory) -> None:
-    raise AssertionError
+    machine = factory.machine
+    machine.run("useradd", "--create-home", "uma")
+    machine.run("loginctl", "enable-linger", "uma")
+    uid = machine.run("id", "--user", "uma").strip()
+    wait_until(machine.path(f"/run/user/{uid}/systemd/private").exists, "no systemd of uma's")
+
+    def run(*words: str) -> str:
+        return machine.run(*words, user="uma", env={"XDG_RUNTIME_DIR": f"/run/user/{uid}"})
+
+    machine.put("/home/uma/.config/factoryd/factoryd.toml", CONFIG.replace(PLACE, "/home/uma"))
+    machine.put("/home/uma/issues/ready/AR-1.md", f"---\nkey: AR-1\ntitle: Test\n---\n{OWN}")
+    machine.path("/home/uma/work").mkdir()
+    machine.run("chown", "-R", "uma:", "/home/uma")
+    run("factoryd", "install-units", "--user")
+    run("systemctl", "--user", "daemon-reload")
+    run("systemctl", "--user", "start", SERVICE)
+    wait_until(lambda: machine.path("/home/uma/work/up").exists(), "no agent is up")
+    (agent,) = factory.tree().items()
+    assert agent in {
+        (one.pid, one.command) for one in machine.processes() if f"user@{uid}.service" in one.cgroup
+    }
+    old = run("systemctl", "--user", "show", "--value", "--property=MainPID", SERVICE)
+    run("systemctl", "--user", "kill", "--kill-whom=main", "--signal=KILL", SERVICE)
+    shown = json.loads(run("factoryctl", "--json", "status"))["daemon"]
+    assert shown["pid"] != int(old)
+    assert dict([agent]) == factory.tree()
+    run("systemctl", "--user", "stop", SERVICE)
+    assert factory.tree() == {}
+    run("factoryd", "uninstall-units", "--user")
+    machine.run("loginctl", "disable-linger", "uma")

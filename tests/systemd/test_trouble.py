@@ -78,7 +78,5 @@ def test_a_boot_after_a_power_cut_takes_the_issues_up_again(factory: Factory) ->
     factory.systemctl("disable", SERVICE)
     factory.wait_runs("AR-1", 2)
     factory.wait_runs("AR-2", 2)
-    shown = factory.status()
-    assert shown["daemon"]["adopted_runs"] == 0
-    assert shown["handoffs"] == []
+    assert factory.status()["handoffs"] == []
     factory.finish("AR-1", "AR-2")
