@@ -60,7 +60,7 @@ def for_machine() -> Installation:
             "systemctl daemon-reload",
             "systemctl enable --now factoryd.service",
         ),
-        end=(f"systemctl disable --now {_STARTED}", "systemctl daemon-reload"),
+        end=(f"systemctl stop {_STARTED}", f"systemctl disable {_STARTED}"),
     )
 
 
@@ -76,7 +76,7 @@ def for_user(data_home: str) -> Installation:
             "systemctl --user enable --now factoryd.service",
             "loginctl enable-linger",
         ),
-        end=(f"systemctl --user disable --now {_STARTED}", "systemctl --user daemon-reload"),
+        end=(f"systemctl --user stop {_STARTED}", f"systemctl --user disable {_STARTED}"),
     )
 
 
