@@ -330,13 +330,18 @@ class SwitchedSink:
 class LabelFormatter(logging.Formatter):
     """Readable lines: time, weight, message; the issue in front where the message lacks it."""
 
+    _second = 0
+    _time = ""
+
     @override
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
         message, issue = record.getMessage(), labels.ISSUE.get()
         if issue is not None and issue not in message:
             message = f"{issue}: {message}"
-        text = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {message}"
+        if self._second != int(record.created):  # of many lines, few are the first of a second
+            self._second, self._time = int(record.created), self.formatTime(record, "%H:%M:%S")
+        text = f"{self._time} {record.levelname:<7} {message}"
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
         return text

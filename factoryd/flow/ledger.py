@@ -27,6 +27,9 @@ Ts = TypeVarTuple("Ts")
 RETRY_DELAY_S = 1.0
 """How long to wait before trying again to write to a disk that refused."""
 
+GATHER_S = 0.005
+"""How long facts gather for one commit while many come at once: each commit has its price."""
+
 SNAPSHOT_EVERY = 5000
 """Facts after which a snapshot is taken, so that a start replays no more than about so many."""
 
@@ -132,6 +135,8 @@ class Ledger:
                 with trio.CancelScope(shield=True):
                     async with self._writing:
                         await self._commit(group)
+                if len(group) > 1:
+                    await trio.sleep(GATHER_S)
         finally:
             for request in [*group, *self._waiting(float("inf"))]:
                 request.answer(LedgerUnavailable("the ledger is closed"))
