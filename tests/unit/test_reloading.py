@@ -7,7 +7,7 @@ import trio
 from msgspec.structs import replace
 
 from factoryd.core.errors import ConfigInvalid, FactoryError, LedgerUnavailable
-from factoryd.core.events import ConfigurationLoaded, IssueEscalated, OutcomeWithheld
+from factoryd.core.events import ConfigurationLoaded, IssueClaimed, IssueEscalated, OutcomeWithheld
 from factoryd.core.model import IssueState
 from factoryd.flow import reloading
 from factoryd.flow.shop import lost_source
@@ -515,3 +515,26 @@ async def test_an_issue_without_a_source_is_given_up_by_a_second_kill(autojump_c
     (withheld,) = factory.of_kind(OutcomeWithheld)
     assert withheld.reason == "the configuration no longer has the source 'issues'"
     assert factory.left() == []
+
+
+async def test_an_issue_that_is_being_claimed_while_its_source_is_removed_is_written_back_to_it(
+    autojump_clock, factory, source, monkeypatch, nursery
+):
+    async with factory.daemon() as daemon:
+        record, gate = daemon.ledger.record, trio.Event()
+
+        async def slow_record(*facts):
+            if any(isinstance(fact, IssueClaimed) for fact in facts):
+                await gate.wait()
+            await record(*facts)
+
+        monkeypatch.setattr(daemon.ledger, "record", slow_record)
+        factory.put("AR-1")
+        await trio.sleep(1)
+        write(factory, ONLY_OTHER)
+        nursery.start_soon(daemon.reloader.reload)
+        await trio.sleep(1)
+        gate.set()
+        await daemon.wait_state("AR-1", S.DONE)
+        await daemon.wait_for(lambda: daemon.record("AR-1").written)
+        assert list(source.outcomes) == ["AR-1"]
