@@ -11,7 +11,7 @@ from factoryctl.layout import plain_killed
 from factoryctl.output import answer, printable, say
 from factoryctl.typed import read, stream
 from factoryd.wire.answers import KilledView, KillReply
-from factoryd.wire.messages import KillCall
+from factoryd.wire.messages import KillCall, ReleaseCall
 
 SURVIVORS = 7
 _PROGRESS_S = 5
@@ -28,11 +28,23 @@ def run(options: Namespace) -> int:
         reason=options.reason,
         wait=not options.no_wait,
     )
+    killed, ended = follow("Kill", parameters, options)
+    if options.no_wait:
+        say("stopping has begun; see `factoryctl status`")
+    elif not killed and not ended:
+        say("there was nothing to end")
+    return verdict(killed)
+
+
+def follow(
+    method: str, parameters: KillCall | ReleaseCall, options: Namespace
+) -> tuple[list[KilledView], list[str]]:
+    """End issues, show what comes of it as it comes, and return all of it."""
     killed: list[KilledView] = []
     ended: list[str] = []
     silent_s = 0
     with connect(options.sockets) as connection:
-        for reply in stream(connection, "Kill", parameters):
+        for reply in stream(connection, method, parameters):
             if reply is None:
                 silent_s += 1
                 if silent_s % _PROGRESS_S == 0:
@@ -43,11 +55,7 @@ def run(options: Namespace) -> int:
             killed += progress.agents
             ended += progress.ended
             _show(progress, as_json=options.json)
-    if options.no_wait:
-        say("stopping has begun; see `factoryctl status`")
-    elif not killed and not ended:
-        say("there was nothing to end")
-    return _verdict(killed)
+    return killed, ended
 
 
 def _check(options: Namespace) -> None:
@@ -72,7 +80,8 @@ def _show(progress: KillReply, *, as_json: bool) -> None:
             answer(printable(f"{key}  ended"))
 
 
-def _verdict(killed: list[KilledView]) -> int:
+def verdict(killed: list[KilledView]) -> int:
+    """Return 7 when something is left of what was ended, which is told, else 0."""
     left = [one for one in killed if one.survivors or not one.emptied]
     for one in left:
         say(

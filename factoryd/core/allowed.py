@@ -26,6 +26,15 @@ def must_be_killable(key: str, record: IssueRecord | None, ready: Sequence[Issue
     return shown
 
 
+def may_withdraw(record: IssueRecord, outcome: IssueState) -> bool:
+    """Say whether an issue that has ended may still be asked to end as something else.
+
+    Not once that is written back; and what a person killed stays killed.
+    """
+    ended = record.state in TERMINAL - {IssueState.CANCELLED, outcome}
+    return ended and not record.written
+
+
 def must_be_under_way(key: str, record: IssueRecord | None, ready: Sequence[Issue]) -> str:
     """Return an issue's key as the ledger spells it, if it may be frozen or thawed."""
     if record is None:

@@ -191,6 +191,10 @@ class OutputConfig(Data, frozen=True, kw_only=True):
     journal: Annotated[
         bool, Meta(description="Forward agent output to journald when there is one.")
     ] = True
+    journal_rate: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000, description="Lines of a run forwarded in 30 s; 0: no limit."),
+    ] = 1000
 
 
 class AccessConfig(Data, frozen=True, kw_only=True):

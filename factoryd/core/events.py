@@ -221,17 +221,21 @@ class IssueThawed(Fact, frozen=True, kw_only=True, tag="issue-thawed"):
 
 
 class IssueStopping(Fact, frozen=True, kw_only=True, tag="issue-stopping"):
-    """A person asked for the issue to end; its trees are being emptied.
+    """A person asked for the issue to end, or its source shows that it has; its trees are emptied.
 
+    `outcome` is what it ends as: `done`, where its work was done elsewhere, `parked` or `cancelled`.
     With `withdraws` it had ended, and how is withdrawn before that is written back.
     """
 
     reason: str
+    outcome: IssueState = IssueState.CANCELLED
     withdraws: bool = False
 
 
 class IssueDone(Fact, frozen=True, kw_only=True, tag="issue-done"):
-    """All stages succeeded and nothing of the issue runs any more."""
+    """All stages succeeded, or it was done elsewhere; nothing of the issue runs any more."""
+
+    reason: str | None = None
 
 
 class IssueParked(Fact, frozen=True, kw_only=True, tag="issue-parked"):
@@ -241,7 +245,7 @@ class IssueParked(Fact, frozen=True, kw_only=True, tag="issue-parked"):
 
 
 class IssueCancelled(Fact, frozen=True, kw_only=True, tag="issue-cancelled"):
-    """Ended by a person; nothing of the issue runs any more."""
+    """Ended by a person, or gone from its source; nothing of the issue runs any more."""
 
     reason: str
 

@@ -74,8 +74,8 @@ MOVES: dict[type[Fact], Moves] = {
     IssueFrozen: _HELD,
     IssueThawed: _HELD,
     IssueStopping: dict.fromkeys((S.CLAIMED, S.RUNNING, S.COOLDOWN, S.DONE, S.PARKED), S.STOPPING),
-    IssueDone: {S.CLAIMED: S.DONE},
-    IssueParked: {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED},
+    IssueDone: {S.CLAIMED: S.DONE, S.STOPPING: S.DONE},
+    IssueParked: {S.CLAIMED: S.PARKED, S.COOLDOWN: S.PARKED, S.STOPPING: S.PARKED},
     IssueCancelled: {S.STOPPING: S.CANCELLED},
     OutcomeWritten: {state: state for state in TERMINAL},
     OutcomeWithheld: {state: state for state in TERMINAL},
@@ -86,7 +86,7 @@ def next_state(state: S | None, fact: Fact) -> S:
     """Return the state after `fact`; raise `IllegalFact` when it may not happen now.
 
     An attempt that ends with a moment to wait for leads to cooldown instead of claimed. What has ended
-    is only stopped by a fact that says so.
+    is only stopped by a fact that says so, and to end as something else.
     """
     moves = MOVES[type(fact)]
     if state not in moves:
@@ -94,6 +94,8 @@ def next_state(state: S | None, fact: Fact) -> S:
         raise IllegalFact(f"{fact.issue}: {kind_of(type(fact))} cannot happen while it is {was}")
     if isinstance(fact, IssueStopping) and fact.withdraws is not (state in TERMINAL):
         raise IllegalFact(f"{fact.issue}: {kind_of(type(fact))} came late: it is {state}")
+    if isinstance(fact, IssueStopping) and fact.outcome not in TERMINAL - {state}:
+        raise IllegalFact(f"{fact.issue}: it is {state} and cannot be made {fact.outcome}")
     if isinstance(fact, AttemptEnded) and fact.not_before is not None and state is S.RUNNING:
         return S.COOLDOWN
     return moves[state]

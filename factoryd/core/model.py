@@ -91,6 +91,16 @@ class Listing(Data, frozen=True, kw_only=True):
     copies: tuple[str, ...] = ()
 
 
+class Closed(Data, frozen=True, kw_only=True):
+    """A claimed issue that its source shows neither as ready nor as claimed any more.
+
+    `outcome` is what others ended it as; None for one that is nowhere, perhaps only for a moment.
+    """
+
+    key: str
+    outcome: IssueState | None
+
+
 class OutcomeNote(Data, frozen=True, kw_only=True):
     """What is written back to an issue's source when its life here ends."""
 

@@ -167,6 +167,7 @@ class Ending(Data, frozen=True, kw_only=True):
     """Whether a process of it ever existed, as far as anyone knows."""
     stopping: bool = False
     complete: bool = False
+    """Whether its issue was being ended already when the run ended by itself."""
     stalled: bool = False
     later_stage: bool = False
     resumes: int = 0
@@ -202,7 +203,7 @@ def _ended_as(*results: RunResult) -> Holds:
 
 NEXT_STEPS: tuple[tuple[str, Holds, NextStep], ...] = (
     ("its issue or the daemon is being stopped", lambda e: e.stopping, NextStep.IGNORE),
-    ("its issue is complete already", lambda e: e.complete, NextStep.RELEASE),
+    ("its issue is complete, or being ended", lambda e: e.complete, NextStep.RELEASE),
     ("it succeeded", _ended_as(RunResult.SUCCEEDED), NextStep.FINISH),
     ("it asks for changes", _ended_as(RunResult.CHANGES), NextStep.ANOTHER_ROUND),
     ("it asks for later", _ended_as(RunResult.DEFERRED), NextStep.DEFER),

@@ -64,6 +64,8 @@ class IssueRecord(Data, frozen=True, kw_only=True):
     frozen: bool = False
     """Nothing of it starts or goes on until it is thawed; an ended issue is not frozen."""
     frozen_reason: str | None = None
+    ends_as: IssueState = IssueState.CANCELLED
+    """What an issue that is being stopped is to end as."""
     left_ready: bool = False
     written: bool = False
     runs: dict[str, RunRecord] = msgspec.field(default_factory=dict[str, RunRecord])

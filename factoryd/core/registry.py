@@ -49,7 +49,7 @@ from factoryd.core.events import (
 )
 from factoryd.core.frozen import freeze_or_thaw, thawed
 from factoryd.core.lifecycle import next_state
-from factoryd.core.model import AgentState, RunId
+from factoryd.core.model import AgentState, IssueState, RunId
 from factoryd.core.names import check_name_free
 from factoryd.core.records import (
     Counters,
@@ -232,9 +232,10 @@ class Draft:
                 return freeze_or_thaw(record, fact)
             case IssueStopping():
                 _check_unwritten(record)
-                return replace(thawed(record), reason=fact.reason, not_before=None)
+                asked = replace(thawed(record), reason=fact.reason, not_before=None)
+                return replace(asked, ends_as=fact.outcome)
             case IssueDone() | IssueParked() | IssueCancelled():
-                return self._end(record, fact)
+                return self._end(record, fact, self.issues[same_issue(fact.issue)])
             case _:
                 return self._note(record, fact)
 
@@ -252,14 +253,15 @@ class Draft:
                 raise AssertionError(fact)
 
     def _end(
-        self, record: IssueRecord, fact: IssueDone | IssueParked | IssueCancelled
+        self, record: IssueRecord, fact: IssueDone | IssueParked | IssueCancelled, old: IssueRecord
     ) -> IssueRecord:
+        if old.state is IssueState.STOPPING and record.state is not old.ends_as:
+            raise IllegalFact(f"{fact.issue}: it is to end as {old.ends_as}")
         if record.live_runs or record.attempt_open:
             raise IllegalFact(f"{fact.issue}: its attempt has not ended")
         done = isinstance(fact, IssueDone)
         self._count(done=int(done), parked=int(isinstance(fact, IssueParked)))
-        reason = None if isinstance(fact, IssueDone) else fact.reason
-        return replace(thawed(record), reason=reason, not_before=None)
+        return replace(thawed(record), reason=fact.reason, not_before=None)
 
     def _reroute(self, record: IssueRecord, fact: IssueRerouted) -> IssueRecord:
         if record.attempt:

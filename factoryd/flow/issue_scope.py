@@ -7,13 +7,13 @@ there, so a daemon that starts anew continues where the last one ended.
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import cast
 
 import trio
 from msgspec.structs import replace
 
 from factoryd.core import labels
+from factoryd.core.allowed import may_withdraw
 from factoryd.core.config import SafetyConfig
 from factoryd.core.errors import FactoryError, IllegalFact, LedgerUnavailable, WorkspaceFailed
 from factoryd.core.events import (
@@ -37,6 +37,7 @@ from factoryd.flow.attempt import Attempt, Gone, Lost, StagesEnd
 from factoryd.flow.shop import Shop
 from factoryd.flow.slots import PATIENCE_S, Seat
 from factoryd.flow.stopping import Stopping
+from factoryd.ports import IssueSource
 
 logger = logging.getLogger(__name__)
 
@@ -67,50 +68,67 @@ class IssueScope:
     def _max_attempts(self) -> int:
         return self._shop.config.dispatch.max_attempts
 
-    async def kill(self, reason: str, grace_s: float | None) -> None:
-        """End the issue as cancelled; returns once that is recorded, before it is done.
+    async def stop(self, stop: IssueStopping, grace_s: float | None) -> None:
+        """End the issue as the fact says; returns once that is recorded, before it is done.
 
         One that ends by itself at the same moment has ended, once its outcome is written back.
         """
-        first_to_ask = await self._record_stopping(reason)
+        await self.stop_unless_over(stop, grace_s)
         if self.record.state in TERMINAL:
-            await self._withdraw(reason)
+            await self._withdraw(stop)
+
+    async def stop_unless_over(self, stop: IssueStopping, grace_s: float | None) -> None:
+        """Do as `stop`, but leave one that has ended as it is."""
+        first_to_ask = await self._record_stopping(stop)
+        if self.record.state in TERMINAL:
             return
         if grace_s is not None and first_to_ask:
             self.stopping.grace_s = grace_s
         elif grace_s is not None:
             self.stopping.shorten(grace_s)
-        self._working.cancel(reason=reason)
+        self._working.cancel(reason=stop.reason)
         self._stop_asked.set()
 
-    async def _record_stopping(self, reason: str) -> bool:
+    async def _record_stopping(self, stop: IssueStopping) -> bool:
         """Record that the issue is to stop, and say so; not if it is, or has ended."""
         settled = TERMINAL | {IssueState.STOPPING}
         try:
             if self.record.state not in settled:
-                await self._shop.ledger.record(IssueStopping(issue=self._key, reason=reason))
+                await self._shop.ledger.record(stop)
                 return True
         except IllegalFact:  # someone was first, or it ended at the same moment
             if self.record.state not in settled:
                 raise
         return False
 
-    async def _withdraw(self, reason: str) -> None:
-        """Have an issue end as cancelled whose outcome cannot be written back.
+    async def _withdraw(self, stop: IssueStopping) -> None:
+        """Have an issue end otherwise whose outcome cannot be written back.
 
-        While nothing is wrong with writing it, that is given a moment: then it has ended.
+        While nothing is wrong with writing it, that is given a moment: then it has ended. One that
+        is cancelled already, and has no source any more, is not written back.
         """
+        if not (may_withdraw(self.record, stop.outcome) or self._has_lost_source()):
+            return
         with trio.move_on_after(PATIENCE_S):
             await trio.lowlevel.checkpoint()
             while not self._write_is_settled():
                 await self._shop.ledger.wait_beyond(self._shop.ledger.registry.seq)
-        self._writing.cancel(reason=reason)
+        self._writing.cancel(reason=stop.reason)
         async with self._one_write:
-            if not self.record.written and self.record.state in _WITHDRAWN:
+            if may_withdraw(self.record, stop.outcome):
+                await self._shop.ledger.record(replace(stop, withdraws=True))
+            elif self._has_lost_source():
+                record, source = self.record, self.record.issue.source
+                lost = f"the configuration no longer has the source {source!r}"
                 await self._shop.ledger.record(
-                    IssueStopping(issue=self._key, reason=reason, withdraws=True)
+                    OutcomeWithheld(issue=self._key, outcome=record.state, reason=lost)
                 )
         self._stop_asked.set()
+
+    def _has_lost_source(self) -> bool:
+        record = self.record
+        unwritten = record.state in TERMINAL and not record.written
+        return unwritten and self._shop.sources.of(record.issue) is None
 
     def _write_is_settled(self) -> bool:
         record = self.record
@@ -118,7 +136,7 @@ class IssueScope:
         return failing or record.written or record.state not in TERMINAL
 
     async def wait_stop_asked(self) -> None:
-        """Return once `kill` was called since this last returned."""
+        """Return once `stop` was called since this last returned."""
         await self._stop_asked.wait()
         self._stop_asked = trio.Event()
 
@@ -141,7 +159,7 @@ class IssueScope:
             try:
                 with self._writing:
                     async with self._one_write:
-                        if self.record.state in TERMINAL:
+                        if self.record.state in TERMINAL and not self.record.written:
                             await self._write_back(self.record)
             finally:
                 self._writing = trio.CancelScope()
@@ -164,6 +182,7 @@ class IssueScope:
         if record.not_before is not None:
             await trio.sleep(max(0.0, record.not_before - self._shop.clock.now()))
         if not record.attempt_open:  # the agents of an open one are taken over, frozen or not
+            await self._shop.wait_source(record.issue)
             await self._shop.runner.frost.wait_thawed(self._key)
             await self._shop.wait_resumed()
         await self._seat.take()
@@ -230,14 +249,14 @@ class IssueScope:
     async def _finish_stopping(self, record: IssueRecord) -> None:
         await self._empty_leftovers(record)
         reason = record.reason or "asked to stop"
-        cancelled = IssueCancelled(issue=self._key, reason=reason)
+        over = _ENDS[record.ends_as](issue=self._key, reason=reason)
         if not record.attempt_open:
-            await self._shop.ledger.record(cancelled)
+            await self._shop.ledger.record(over)
             return
         ended = AttemptEnded(
             issue=self._key, attempt=record.attempt, result=AttemptResult.CANCELLED, reason=reason
         )
-        await self._shop.ledger.record(ended, cancelled)
+        await self._shop.ledger.record(ended, over)
 
     async def _empty_leftovers(self, record: IssueRecord) -> None:
         async with trio.open_nursery() as nursery:
@@ -262,6 +281,8 @@ class IssueScope:
             withheld = OutcomeWithheld(issue=key, outcome=record.state, reason=refused)
             await self._shop.ledger.record(withheld)
             return
+        if record.attempt == 0 and not record.left_ready:
+            await self._shop.ask(issue, lambda source: _claim_if_there(source, issue), NOT_WRITTEN)
         await self._shop.ask(issue, lambda source: source.write_outcome(issue, note), NOT_WRITTEN)
         await self._shop.ledger.record(OutcomeWritten(issue=self._key, outcome=record.state))
 
@@ -276,13 +297,20 @@ class IssueScope:
     async def _tidy(self, record: IssueRecord) -> None:
         if record.state is IssueState.PARKED or not record.repo:
             return
-        with suppress(WorkspaceFailed):
+        try:
             kept = await self._shop.workspaces.release(record.issue, record.repo)
-            if kept is not None:
-                logger.info("workspace kept: %s", kept)
+        except WorkspaceFailed as error:
+            kept = str(error)
+        if kept is not None:
+            logger.info("workspace kept: %s", kept)
 
 
-_WITHDRAWN = TERMINAL - {IssueState.CANCELLED}
+_ENDS: dict[IssueState, type[IssueDone | IssueParked | IssueCancelled]] = {
+    IssueState.DONE: IssueDone,
+    IssueState.PARKED: IssueParked,
+    IssueState.CANCELLED: IssueCancelled,
+}
+"""The fact that ends an issue which is being stopped, by what it is to end as."""
 
 _RESULTS = {
     NextStep.FINISH: AttemptResult.SUCCEEDED,
@@ -292,6 +320,12 @@ _RESULTS = {
 
 def _spent(attempts: int, reason: str | None) -> str:
     return f"{attempts} of {attempts} attempts failed, the last because {reason}"
+
+
+async def _claim_if_there(source: IssueSource, issue: Issue) -> None:
+    """Take an issue out of what is ready that ended before that was done."""
+    if await source.read(issue) is not None:
+        await source.claim(issue)
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

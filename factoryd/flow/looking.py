@@ -6,9 +6,10 @@ import msgspec
 import trio
 
 from factoryd.core.errors import BadUsage, FactoryError, NoSuchTarget
-from factoryd.core.explain import sum_up
+from factoryd.core.explain import Circumstances, explain, sum_up
 from factoryd.core.model import RunId, TreePlace
-from factoryd.core.records import same_issue
+from factoryd.core.records import IssueRecord, same_issue
+from factoryd.flow.past import read_finished, read_issue, unknown
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.varlink import Say
@@ -17,11 +18,12 @@ from factoryd.wire.answers import (
     EventsReply,
     ExplainReply,
     FindingView,
+    HistoryReply,
     LineView,
     LogsReply,
     StatusReply,
 )
-from factoryd.wire.messages import EventsCall, ExplainCall, LogsCall, StatusCall
+from factoryd.wire.messages import EventsCall, ExplainCall, HistoryCall, LogsCall, StatusCall
 
 MAX_FACTS = 10_000
 MAX_LINES = 10_000
@@ -37,6 +39,7 @@ class Looking:
 
     def __init__(self, shop: Shop, scheduler: Scheduler, overview: Overview) -> None:
         self._scheduler = scheduler
+        self._shop = shop
         self._ledger = shop.ledger
         self._runner = shop.runner
         self._desk = shop.desk
@@ -69,7 +72,8 @@ class Looking:
         """Return every check on an issue, known or not, with its answer."""
         record = find_issue(self._ledger.registry, call.target)
         key = call.target if record is None else record.issue.key
-        findings = self._scheduler.explain(key)
+        seen, config = self._circumstances(key, record), self._shop.config
+        findings = explain(seen, config)
         return ExplainReply(
             issue=key,
             state=None if record is None else record.state,
@@ -78,6 +82,20 @@ class Looking:
                 FindingView(check=one.check, passed=one.passed, detail=one.detail)
                 for one in findings
             ),
+        )
+
+    def _circumstances(self, key: str, record: IssueRecord | None) -> Circumstances:
+        shop, ready = self._shop, self._scheduler.ready()
+        shown = next((one for one in ready if same_issue(one.key) == same_issue(key)), None)
+        error = None if shown is None else self._scheduler.shunned(shown)
+        return Circumstances(
+            shown=shown,
+            record=record,
+            now=shop.clock.now(),
+            paused=self._ledger.registry.paused,
+            slots=shop.slots.total,
+            free_slots=shop.slots.free,
+            trouble=shop.troubles.get(same_issue(key)) or error or self._ledger.trouble,
         )
 
     async def events(self, call: EventsCall, say: Say) -> None:
@@ -94,6 +112,17 @@ class Looking:
                 return
             since = facts[-1].seq if facts else max(since, seen)
             await self._ledger.wait_beyond(since)
+
+    async def history(self, call: HistoryCall) -> HistoryReply:
+        """Return finished issues, or all that one issue went through."""
+        before, limit = call.before, call.limit
+        if call.target is None:
+            return await self._ledger.consult(partial(read_finished, before=before, limit=limit))
+        record = find_issue(self._ledger.registry, call.target)
+        if record is None:
+            raise unknown(call.target)
+        key = record.issue.key
+        return await self._ledger.consult(partial(read_issue, key=key, before=before, limit=limit))
 
     async def logs(self, call: LogsCall, say: Say) -> None:
         """Show what a run has written, or go on until it has ended."""

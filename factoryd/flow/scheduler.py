@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from factoryd.core.allowed import must_be_killable, must_be_retriable, must_be_under_way
+from factoryd.core.allowed import must_be_retriable, must_be_under_way
 from factoryd.core.errors import FactoryError, IllegalFact, LedgerUnavailable
 from factoryd.core.events import (
     AnyFact,
@@ -17,19 +17,17 @@ from factoryd.core.events import (
     IssueEscalated,
     IssueLeftReady,
     IssueReopened,
-    IssueStopping,
 )
-from factoryd.core.explain import Circumstances, Finding, explain
-from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
+from factoryd.core.lifecycle import TERMINAL
 from factoryd.core.model import Issue, IssueState
 from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, Skip, decide, in_order
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
+from factoryd.flow.ending import Endings
 from factoryd.flow.frost import Settled
 from factoryd.flow.issue_scope import IssueScope, run_to_its_end
 from factoryd.flow.iterations import MOST_FAILURES, Iterations
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.shop import Shop
-from factoryd.flow.source_follower import SourceFollower
 from factoryd.flow.stopping import Stopping
 
 logger = logging.getLogger(__name__)
@@ -45,8 +43,10 @@ TIDY_S = 5.0
 class Scheduler:
     """Turns listings into running issues."""
 
-    def __init__(self, shop: Shop, followers: list[SourceFollower], pulse: Pulse) -> None:
-        self.followers = followers
+    def __init__(self, shop: Shop, pulse: Pulse) -> None:
+        self.followers = shop.sources.followers
+        self.one_look = trio.Lock()
+        """Held while issues are looked at: what that goes by is replaced in between."""
         self._shop = shop
         self._pulse = pulse
         self._scopes: dict[str, IssueScope] = {}
@@ -56,11 +56,17 @@ class Scheduler:
         """Issues that people are bringing back just now, which are nobody else's until then."""
         self._scope_ended = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
+        self._endings = Endings(shop, self._scopes, self.ready)
         shop.slots.freed = self.wake
 
     def wake(self) -> None:
         """Look at everything again soon."""
         self._wake.set()
+
+    def forgive(self) -> None:
+        """Look again soon, also at what something went wrong with."""
+        self._shunned.clear()
+        self.wake()
 
     async def run(self, *, drain_after: int | None = None) -> None:
         """Dispatch until cancelled; cancelling empties every tree before this returns.
@@ -71,17 +77,18 @@ class Scheduler:
         """
         iterations = None if drain_after is None else Iterations(self.followers, drain_after)
         async with trio.open_nursery() as scopes:
-            for record in self._unfinished():
+            for record in self._shop.sources.unfinished():
                 if record.state is IssueState.RUNNING:
                     self._open_scope(scopes, record.issue.key, has_slot=True)
             async with trio.open_nursery() as following:
-                for follower in self.followers:
-                    following.start_soon(follower.run, self.wake)
+                following.start_soon(self._shop.slots.run)
+                following.start_soon(self._shop.sources.run, self.wake)
                 await self._dispatch_until_over(scopes, iterations)
                 following.cancel_scope.cancel(reason="drained")
             if iterations is not None and iterations.hopeless:
                 logger.error("stopping: %d iterations in a row failed", MOST_FAILURES)
-                scopes.cancel_scope.cancel(reason="too many iterations failed")
+            # What is left when drained waits for a source that the configuration lacks.
+            scopes.cancel_scope.cancel(reason="too many iterations failed, or drained")
 
     async def empty_leftovers(self) -> None:
         """Empty every tree that is still recorded as live, for when no scope runs any more.
@@ -89,7 +96,7 @@ class Scheduler:
         Scopes leave none behind; this holds even if one broke.
         """
         async with trio.open_nursery() as nursery:
-            for record in self._unfinished():
+            for record in self._shop.sources.unfinished():
                 for run in record.live_runs:
                     logger.error("%s: run %s was left running", record.issue.key, run.run)
                     nursery.start_soon(self._empty_leftover, run)
@@ -105,23 +112,15 @@ class Scheduler:
         Raises `NoSuchTarget` for a key nobody knows and `FactoryError` for one that has ended and
         whose outcome is written back; then none is touched.
         """
-        checked = [must_be_killable(key, self._record(key), self.ready()) for key in keys]
-        for issue in filter(None, checked):
-            try:
-                await self._shop.ledger.record(
-                    _claimed(Dispatch(issue=issue, repo="", recipe="")),
-                    IssueStopping(issue=issue.key, reason=reason),
-                )
-            except IllegalFact:  # claimed, or killed by another, at the same moment
-                if self._shop.ledger.registry.issue(issue.key) is None:
-                    raise
-        # A source that is at writing an outcome may let itself be waited for: those come last.
-        for key in sorted(keys, key=lambda one: self._shop.record(one).state in TERMINAL):
-            if same_issue(key) not in self._scopes:
-                await self._stop_unled(key, reason)
-            scope = self._scopes.get(same_issue(key))
-            if scope is not None:
-                await scope.kill(reason, grace_s)
+        await self._endings.kill(keys, reason, grace_s)
+        self.wake()
+
+    async def release(self, key: str, reason: str) -> None:
+        """End an issue as done, its work being done elsewhere; else as `kill`.
+
+        Raises `FactoryError` also for one that waits and is out of scope: it is not ours to end.
+        """
+        await self._endings.release(key, reason)
         self.wake()
 
     async def retry(self, key: str, reason: str) -> None:
@@ -138,7 +137,7 @@ class Scheduler:
         # Its source first: should the daemon die in between, it has left ready and come back.
         self._reopening.add(folded)
         try:
-            await self._shop.source(record.issue.source).reopen(record.issue)
+            await self._shop.source(record.issue).reopen(record.issue)
             await self._shop.ledger.record(IssueReopened(issue=key, reason=reason))
         finally:
             self._reopening.discard(folded)
@@ -200,49 +199,31 @@ class Scheduler:
         held = self._scopes.keys() | self._reopening
         return [issue for issue in self.ready() if same_issue(issue.key) not in held]
 
-    def explain(self, key: str) -> tuple[Finding, ...]:
-        """Return every check on an issue, known or not, in the order of deciding; see `explain`."""
-        folded, registry = same_issue(key), self._shop.ledger.registry
-        shown = next((one for one in self.ready() if same_issue(one.key) == folded), None)
-        shunned = self._shunned.get(folded)
-        error = shunned[1] if shunned is not None and shunned[0] == shown else None
-        seen = Circumstances(
-            shown=shown,
-            record=registry.issue(key),
-            now=self._shop.clock.now(),
-            paused=registry.paused,
-            slots=self._shop.slots.total,
-            free_slots=self._shop.slots.free,
-            trouble=self._shop.troubles.get(folded) or error or self._shop.ledger.trouble,
-        )
-        return explain(seen, self._shop.config)
+    def shunned(self, issue: Issue) -> str | None:
+        """Return what went wrong with a ready issue that has not changed since."""
+        shunned = self._shunned.get(same_issue(issue.key))
+        return shunned[1] if shunned is not None and shunned[0] == issue else None
 
     def decide(self, issue: Issue) -> Decision:
         """Return what would be done with a ready issue now, slots aside."""
-        shunned = self._shunned.get(same_issue(issue.key))
-        if shunned is not None and shunned[0] == issue:
-            return Skip(issue=issue, reason=shunned[1])
+        shunned = self.shunned(issue)
+        if shunned is not None:
+            return Skip(issue=issue, reason=shunned)
         record = self._shop.ledger.registry.issue(issue.key)
         return decide(issue, record, self._shop.config, self._shop.clock.now())
 
     def _record(self, key: str) -> IssueRecord | None:
         return self._shop.ledger.registry.issue(key)
 
-    def _unfinished(self) -> list[IssueRecord]:
-        records = self._shop.ledger.registry.issues.values()
-        return [
-            record
-            for record in records
-            if record.state in IN_FLIGHT or (record.state in TERMINAL and not record.written)
-        ]
-
     async def _dispatch_until_over(
         self, scopes: trio.Nursery, iterations: Iterations | None
     ) -> None:
         while True:
             self._wake = trio.Event()
-            with self._pulse.busy():
-                await self._dispatch(scopes)
+            async with self.one_look:
+                with self._pulse.busy():
+                    await self._dispatch(scopes)
+            self._shop.sources.let_go()
             if iterations is not None and await self._is_over(iterations):
                 return
             if not self._wake.is_set():
@@ -253,7 +234,7 @@ class Scheduler:
         return iterations.hopeless or (iterations.done and await self._is_drained())
 
     async def _is_drained(self) -> bool:
-        if self._shop.ledger.trouble or self._scopes:
+        if self._shop.ledger.trouble or self._is_working():
             return False
         for follower in self.followers:
             await follower.ask()
@@ -261,16 +242,21 @@ class Scheduler:
         left = [i for i in self._free() if isinstance(self.decide(i), Dispatch | Reopen | Escalate)]
         if left and self._shop.ledger.registry.paused is None:
             self.wake()
-        return not left and not self._scopes
+        return not left and not self._is_working()
+
+    def _is_working(self) -> bool:
+        return not self._scopes.keys() <= self._shop.stranded
 
     async def _dispatch(self, scopes: trio.Nursery) -> None:
         if self._shop.ledger.trouble is not None:
             return
         await self._note_departures()
+        for follower in self.followers:
+            await self._endings.close(follower.closed)
         for issue in self._free():
             await self._fence(issue, self._settle)
         await self._take_on(scopes)
-        for record in self._unfinished():
+        for record in self._shop.sources.unfinished():
             if same_issue(record.issue.key) not in self._scopes:
                 self._open_scope(scopes, record.issue.key, has_slot=False)
 
@@ -353,15 +339,6 @@ class Scheduler:
             if record.issue.source in complete and not record.left_ready and key not in listed
         ]
         await self._shop.ledger.record(*gone)
-
-    async def _stop_unled(self, key: str, reason: str) -> None:
-        stoppable = IN_FLIGHT - {IssueState.STOPPING}
-        try:
-            if self._shop.record(key).state in stoppable:
-                await self._shop.ledger.record(IssueStopping(issue=key, reason=reason))
-        except IllegalFact:
-            if self._shop.record(key).state in stoppable:
-                raise
 
     def _open_scope(self, scopes: trio.Nursery, key: str, *, has_slot: bool) -> None:
         scope = IssueScope(self._shop, key, has_slot=has_slot)

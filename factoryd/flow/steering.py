@@ -1,11 +1,11 @@
 """What the methods that act on issues and on the daemon itself do."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import trio
 
-from factoryd.core.errors import BadUsage, IllegalFact, LedgerUnavailable
+from factoryd.core.errors import BadUsage, FactoryError, IllegalFact, LedgerUnavailable
 from factoryd.core.events import (
     AnyFact,
     FactoryPaused,
@@ -15,6 +15,7 @@ from factoryd.core.events import (
     RunEmptied,
 )
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
+from factoryd.core.model import IssueState
 from factoryd.core.records import same_issue
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
@@ -32,6 +33,7 @@ from factoryd.wire.messages import (
     FreezeCall,
     KillCall,
     PauseCall,
+    ReleaseCall,
     ResumeCall,
     RetryCall,
     ShutdownCall,
@@ -122,6 +124,31 @@ class Steering:
         if not call.wait:
             await say(KillReply(agents=(), ended=()))
             return
+        await self._tell_ends(keys, since, say, more=more)
+
+    async def release(self, call: ReleaseCall, say: Say, *, more: bool) -> None:
+        """End an issue as done and tell what that took, as `kill` does."""
+        self._check_writing()
+        key, since = self._key_of(call.target), self._ledger.registry.seq
+
+        def check() -> None:
+            record = self._ledger.registry.issue(key)
+            if record is not None and record.state is not IssueState.DONE:
+                raise FactoryError(f"{key} has ended as {record.state}: {record.reason}")
+
+        await self._scheduler.release(key, _reason(call.reason, "released by a person"))
+        await self._tell_ends({same_issue(key): key}, since, say, more=more, check=check)
+
+    async def _tell_ends(
+        self,
+        keys: Mapping[str, str],
+        since: int,
+        say: Say,
+        *,
+        more: bool,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Tell what ending issues takes until all are over; `check` may refuse what came of it."""
         left = dict(keys)
         looked = since
         agents: list[KilledView] = []
@@ -139,6 +166,7 @@ class Steering:
             if more and left and (agents or over):
                 await say(KillReply(agents=tuple(agents), ended=tuple(ended)), continues=True)
                 agents, ended = [], []
+        check()
         await say(KillReply(agents=tuple(agents), ended=tuple(ended)))
 
     async def _read_all(self, since: int) -> list[Recorded]:

@@ -12,10 +12,12 @@ from factoryd.wire.answers import (
     ExplainReply,
     FrostReply,
     HealthReply,
+    HistoryReply,
     KillReply,
     LogsReply,
     PauseReply,
     ReapReply,
+    ReloadReply,
     RetryReply,
     ShutdownReply,
     StatusReply,
@@ -99,6 +101,18 @@ class EventsCall(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
 
 
+class HistoryCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for the newest `limit` finished issues, or for all that one issue went through.
+
+    A target is an issue's key or the name of one of its agents. With `before`, only what ended with a
+    fact numbered below it: that is how to go on.
+    """
+
+    target: str | None = None
+    before: int | None = None
+    limit: int = 100
+
+
 class FreezeCall(msgspec.Struct, frozen=True, kw_only=True):
     """Have an issue stand still; a target is its key or the name of any of its agents."""
 
@@ -133,6 +147,17 @@ class RetryCall(msgspec.Struct, frozen=True, kw_only=True):
 
     target: str
     reason: str | None = None
+
+
+class ReleaseCall(msgspec.Struct, frozen=True, kw_only=True):
+    """End an issue as done, its work being done elsewhere; an agent's name means its issue."""
+
+    target: str
+    reason: str | None = None
+
+
+class ReloadCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have the configuration read anew."""
 
 
 class ReapCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,6 +229,12 @@ METHODS = {
         reads=True,
         doc="Facts of the ledger; to follow it needs `more`.",
     ),
+    "History": MethodSpec(
+        call=HistoryCall,
+        reply=HistoryReply,
+        reads=True,
+        doc="Finished issues with their attempts, runs and receipts, newest first.",
+    ),
     "Reap": MethodSpec(
         call=ReapCall,
         reply=ReapReply,
@@ -230,12 +261,24 @@ METHODS = {
         reply=RetryReply,
         doc="Has an ended or escalated issue begin anew, with all its attempts.",
     ),
+    "Release": MethodSpec(
+        call=ReleaseCall,
+        reply=KillReply,
+        streams=True,
+        doc="Ends an issue as done; with `more`, reports each run as it is emptied.",
+    ),
     "Pause": MethodSpec(
         call=PauseCall,
         reply=PauseReply,
         doc="Has nothing new dispatched, over restarts too; what runs goes on.",
     ),
     "Resume": MethodSpec(call=ResumeCall, reply=PauseReply, doc="Has dispatching go on."),
+    "Reload": MethodSpec(
+        call=ReloadCall,
+        reply=ReloadReply,
+        lasts=True,
+        doc="Reads the configuration anew; with mistakes the old one stays in force.",
+    ),
     "Shutdown": MethodSpec(
         call=ShutdownCall,
         reply=ShutdownReply,

@@ -27,6 +27,10 @@ class World(Protocol):
 
     def take_away(self, key: str) -> None: ...
 
+    def take_away_claimed(self, key: str) -> None: ...
+
+    def close(self, key: str, outcome: IssueState) -> None: ...
+
     def outcomes(self) -> list[tuple[str, str]]: ...
 
     def break_down(self) -> None: ...
@@ -46,6 +50,14 @@ class FolderWorld:
     def take_away(self, key: str) -> None:
         for directory in ("ready", "active", "done", "failed", "cancelled"):
             (self._path / directory / f"{key}.md").unlink(missing_ok=True)
+
+    def take_away_claimed(self, key: str) -> None:
+        (self._path / "active" / f"{key}.md").unlink()
+
+    def close(self, key: str, outcome: IssueState) -> None:
+        names = {"done": "done", "parked": "failed", "cancelled": "cancelled"}
+        file = self._path / "active" / f"{key}.md"
+        file.rename(self._path / names[outcome] / file.name)
 
     def outcomes(self) -> list[tuple[str, str]]:
         names = {"done": "done", "failed": "parked", "cancelled": "cancelled"}
@@ -70,6 +82,12 @@ class FakeWorld:
     def take_away(self, key: str) -> None:
         self._fake.take_away(key)
 
+    def take_away_claimed(self, key: str) -> None:
+        del self._fake.active[key]
+
+    def close(self, key: str, outcome: IssueState) -> None:
+        self._fake.put_away(key, outcome)
+
     def outcomes(self) -> list[tuple[str, str]]:
         return sorted(
             (key, note.state) for key, notes in self._fake.outcomes.items() for note in notes
@@ -77,6 +95,9 @@ class FakeWorld:
 
     def break_down(self) -> None:
         self._fake.failure = "broken"
+
+
+ENDS = (IssueState.DONE, IssueState.PARKED, IssueState.CANCELLED)
 
 
 @contextlib.asynccontextmanager
@@ -135,6 +156,22 @@ async def test_an_issue_reads_back_as_it_is_now_ready_or_claimed(world):
     assert await world.source.read(issue) == issue
 
 
+async def test_a_source_that_is_closed_can_be_written_back_to_and_listed_again(world):
+    world.put("AR-1", "First")
+    issue = await only(world.source)
+    await world.source.claim(issue)
+    for _ in range(2):
+        world.source.close()
+    assert await world.source.read(issue) == issue
+    await world.source.write_outcome(issue, note("AR-1"))
+    assert world.outcomes() == [("AR-1", "done")]
+    world.put("AR-2", "Second")
+    assert (await only(world.source)).key == "AR-2"
+    with trio.fail_after(5):
+        world.put("AR-3", "Third")
+        await world.source.wait_change()
+
+
 async def test_a_changed_issue_has_another_version(world):
     world.put("AR-1", "First")
     issue = await only(world.source)
@@ -161,6 +198,61 @@ async def test_a_claimed_issue_is_no_longer_ready_and_may_be_claimed_again(world
     await world.source.claim(issue)
     await world.source.claim(issue)
     assert (await world.source.list_ready()).issues == ()
+
+
+async def test_of_claimed_issues_those_are_closed_that_others_ended_or_took_away(world):
+    for key in ("AR-1", "AR-2", "AR-3", "AR-4", "AR-5", "AR-6"):
+        world.put(key, "First")
+    issues = (await world.source.list_ready()).issues
+    for issue in issues[:5]:
+        await world.source.claim(issue)
+    assert await world.source.find_closed(issues) == []
+    for key, outcome in zip(("AR-1", "AR-2", "AR-3"), ENDS, strict=True):
+        world.close(key, outcome)
+    world.take_away("AR-4")
+    assert [(one.key, one.outcome) for one in await world.source.find_closed(issues)] == [
+        *zip(("AR-1", "AR-2", "AR-3"), ENDS, strict=True),
+        ("AR-4", None),
+    ]
+    assert await world.source.find_closed(()) == []
+
+
+async def test_how_an_issue_ended_before_does_not_close_it_now(world):
+    world.put("AR-1", "First")
+    before = await only(world.source)
+    await world.source.claim(before)
+    await world.source.write_outcome(before, note("AR-1"))
+    world.put("AR-1", "Second")
+    issue = await only(world.source)
+    await world.source.claim(issue)
+    world.take_away_claimed("AR-1")
+    (closed,) = await world.source.find_closed([issue])
+    assert closed.outcome is None
+
+
+async def test_the_outcome_of_an_issue_that_others_ended_is_written_where_they_did(world):
+    world.put("AR-1", "First")
+    issue = await only(world.source)
+    await world.source.claim(issue)
+    world.close("AR-1", IssueState.DONE)
+    for _ in range(2):
+        await world.source.write_outcome(issue, note("AR-1"))
+    assert world.outcomes() == [("AR-1", "done")]
+    await world.source.reopen(issue)
+    assert await only(world.source) == issue
+
+
+async def test_a_claimed_issue_that_is_closed_ends_the_wait_for_a_change(world, nursery):
+    world.put("AR-1", "First")
+    issue = await only(world.source)
+    await world.source.claim(issue)
+    with trio.move_on_after(0.2):
+        while True:
+            await world.source.wait_change()
+            await world.source.list_ready()
+    world.close("AR-1", IssueState.DONE)
+    with trio.fail_after(5):
+        await world.source.wait_change()
 
 
 async def test_an_issue_that_is_gone_cannot_be_claimed(world):

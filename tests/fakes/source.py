@@ -1,13 +1,13 @@
 """An issue source in memory, for tests to script."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import trio
 
 from factoryd.adapters.sources.front_matter import Malformed, parse_issue
 from factoryd.core.errors import BadUsage, SourceFailed
-from factoryd.core.model import Issue, Listing, OutcomeNote, Problem
+from factoryd.core.model import Closed, Issue, IssueState, Listing, OutcomeNote, Problem
 
 
 class FakeSource:
@@ -22,10 +22,12 @@ class FakeSource:
         self.ready: dict[str, Issue] = {}
         self.active: dict[str, Issue] = {}
         self.ended: dict[str, Issue] = {}
+        self.closed: dict[str, IssueState] = {}
         self.problems: list[Problem] = []
         self.outcomes: dict[str, list[OutcomeNote]] = {}
         self.calls: list[tuple[str, str]] = []
         self.failure: str | None = None
+        self.watching = False
         self.before: Callable[[str], trio.Event | None] = lambda _: None
         self._changed = trio.Event()
         self._version = 0
@@ -48,6 +50,7 @@ class FakeSource:
             version=str(self._version),
         )
         self.ready[issue.key] = shown
+        self.closed.pop(issue.key, None)
         self.touch()
         return shown
 
@@ -56,6 +59,13 @@ class FakeSource:
         self.ready.pop(key, None)
         self.active.pop(key, None)
         self.ended.pop(key, None)
+        self.closed.pop(key, None)
+        self.touch()
+
+    def put_away(self, key: str, outcome: IssueState) -> None:
+        """End a claimed issue as a person does, without being asked to."""
+        self.ended[key] = self.active.pop(key)
+        self.closed[key] = outcome
         self.touch()
 
     def touch(self) -> None:
@@ -65,6 +75,7 @@ class FakeSource:
     async def list_ready(self) -> Listing:
         self._changed = trio.Event()
         await self._begin("list_ready", "")
+        self.watching = True
         issues = tuple(issue for key, issue in self.ready.items() if key not in self.active)
         copies = tuple(key for key in self.ready if key in self.active)
         return Listing(issues=issues, problems=tuple(self.problems), copies=copies)
@@ -75,6 +86,14 @@ class FakeSource:
     async def read(self, issue: Issue) -> Issue | None:
         await self._begin("read", issue.key)
         return self.active.get(issue.key) or self.ready.get(issue.key)
+
+    async def find_closed(self, claimed: Sequence[Issue]) -> Sequence[Closed]:
+        await self._begin("find_closed", "")
+        return [
+            Closed(key=issue.key, outcome=self.closed.get(issue.key))
+            for issue in claimed
+            if issue.key not in self.ready and issue.key not in self.active
+        ]
 
     async def claim(self, issue: Issue) -> Issue | None:
         await self._begin("claim", issue.key)
@@ -128,6 +147,9 @@ class FakeSource:
             )
         )
         return parsed.key
+
+    def close(self) -> None:
+        self.watching = False
 
     async def _begin(self, method: str, subject: str) -> None:
         self.calls.append((method, subject))

@@ -61,6 +61,8 @@ class Life:
         self.frozen_at: float | None = None
         self.thawed = trio.Event()
         self.sent: dict[int, list[str]] = {}
+        self.policy: StopPolicy | None = None
+        """How it was stopped last."""
         self.stopped = False
         """Whether it was signalled before its root ended."""
 
@@ -193,6 +195,7 @@ class FakeTree:
         if life is None:
             skipped = (Skipped(pid=0, reason=self._fault),) if self._fault else ()
             return StopReport(skipped=skipped, took_s=trio.current_time() - began)
+        life.policy = policy
         life.signal("SIGKILL")
         if not life.program.survivors:
             life.end(137, children_too=True)

@@ -271,7 +271,7 @@ def check_log(place, key, log):
 @pytest.mark.parametrize("kind", ["run-exited", "run-emptied"])
 @pytest.mark.parametrize("act", ["die-before", "die-after"])
 async def test_what_an_agent_prints_last_is_not_lost_wherever_the_daemon_dies(act, kind):
-    with a_place(output="journal = true") as place:
+    with a_place(output="journal = true\njournal_rate = 0") as place:
         place.put("A-1", "seq 3000; sleep 0.05; seq 3000; printf unfinished")
         async with forwarding(place, FACTORYD_FAULT=f"{act}:{kind}") as first:
             assert await first.wait() == -SIGKILL

@@ -16,8 +16,8 @@ import trio
 import trio.testing
 from typing_extensions import override
 
+from factoryd.adapters.listening import bind_control_socket
 from factoryd.core.config import AccessConfig
-from factoryd.daemon import bind_control_socket
 from factoryd.flow.control import Bounds, ControlServer
 from factoryd.flow.pulse import Pulse
 from factoryd.wire.answers import LineView
@@ -630,7 +630,7 @@ async def a_server(path, *, accounts=None, trees=None, **bounds):
     pulse = Pulse("control", 30)
     server = ControlServer(
         methods=Echo(),
-        access=AccessConfig(),
+        access=AccessConfig,
         accounts=accounts or Accounts(),
         trees=trees or FakeTrees(),
         pulse=pulse,

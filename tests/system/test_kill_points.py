@@ -185,7 +185,8 @@ ORDINARY = (*DAEMON, IssueClaimed, IssueLeftReady, *ATTEMPT, *RUN, IssueDone, Ou
 def ordinary(but: Mapping[int, Iterable[type]]) -> dict[type, int]:
     """Return the facts of an ordinary life, but for those kinds of which it has another number."""
     other = {kind: number for number, kinds in but.items() for kind in kinds}
-    return {kind: n for kind, n in {**dict.fromkeys(ORDINARY, 1), **other}.items() if n}
+    numbers: dict[type, int] = dict.fromkeys(ORDINARY, 1) | other
+    return {kind: number for kind, number in numbers.items() if number}
 
 
 def around(*kinds: type, numbers: tuple[int, ...] = (1,)) -> dict[type, tuple[int, ...]]:

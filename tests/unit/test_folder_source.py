@@ -304,6 +304,19 @@ def test_an_outcome_moves_the_file_and_says_how_it_ended(folder, path, state, di
     ]
 
 
+def test_a_file_that_a_person_put_away_has_its_outcome_beside_it_and_a_broken_one_is_not_gone(
+    folder, path
+):
+    issue = claimed(folder)
+    (folder.active / "x.md").write_text("being edited")
+    assert folder.find_closed([issue]) == []
+    (folder.active / "x.md").write_text(text())
+    (folder.active / "x.md").rename(path / "done" / "x.md")
+    folder.write_outcome(issue, DONE)
+    assert sorted(os.listdir(path / "done")) == ["x.md", "x.md.outcome.json"]
+    assert [one.outcome for one in folder.find_closed([issue])] == [None]
+
+
 def test_an_interrupted_write_back_is_completed_by_the_next(folder, path, monkeypatch):
     issue = claimed(folder)
 

@@ -443,8 +443,11 @@ async def test_a_claimed_issue_whose_source_does_not_answer_can_be_killed(autoju
     async with factory.daemon() as daemon:
         await daemon.wait_state("AR-1", S.CLAIMED)
         await kill(daemon, "AR-1")
+        await daemon.wait_state("AR-1", S.CANCELLED)
+        gate.set()
         await assert_killed(factory, daemon)
         assert factory.script.started == []
+        assert factory.source.ready == {}
 
 
 async def test_an_issue_can_be_killed_while_its_first_agent_is_being_started(

@@ -92,6 +92,7 @@ async def test_an_issue_that_cools_down_is_tried_again_only_after_the_pause(
         await pause(daemon)
         await trio.sleep(1000)
         assert (daemon.state("AR-1"), factory.script.started) == (S.COOLDOWN, [IMPL])
+        assert daemon.shop.slots.free == 2, "it takes no slot to wait with"
         await resume(daemon)
         await daemon.wait_state("AR-1", S.DONE)
 

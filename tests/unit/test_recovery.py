@@ -25,6 +25,7 @@ from factoryd.core.registry import Draft, Registry
 from factoryd.flow.ledger import Ledger
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.recovery import Reaper
+from factoryd.flow.settings import Settings
 from tests.fakes.trees import FakeTrees, Program
 from tests.unit.factories import IMPL, REVIEW, configure, factory
 from tests.unit.samples import run_starting
@@ -575,7 +576,7 @@ async def test_a_long_sweep_is_no_silence_while_its_grace_lasts(autojump_clock, 
     for n in range(3):
         place = trees.place("AR-9", "ar-9-impl", RunId(f"stray-{n}"), "/d")
         await trees.start(place, Command(argv=("x",), env={}, cwd="/"))
-    reaper = Reaper(factory.config, ledger, trees, pulse)
+    reaper = Reaper(Settings(factory.config), ledger, trees, pulse)
     nursery.start_soon(reaper.empty_strays)
     for _ in range(29):
         await trio.sleep(10)
@@ -588,7 +589,7 @@ async def test_a_long_sweep_is_no_silence_while_its_grace_lasts(autojump_clock, 
 async def test_the_reaper_is_busy_only_while_it_reaps(autojump_clock, factory, nursery):
     ledger = Ledger(factory.store, Registry(), factory.clock)
     pulse = Pulse("reaper", 30.0)
-    reaper = Reaper(Config(), ledger, FakeTrees(world=factory.world), pulse)
+    reaper = Reaper(Settings(Config()), ledger, FakeTrees(world=factory.world), pulse)
     await nursery.start(ledger.run)
     nursery.start_soon(reaper.run)
     await trio.sleep(10_000)

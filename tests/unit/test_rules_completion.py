@@ -74,11 +74,15 @@ def assert_ended_once(factory, emptied):
     assert factory.left() == []
 
 
-ARRIVALS = ("exit", "kill", "kill again", "closed")
+ARRIVALS = ("exit", "kill", "release", "closed")
 
 
+@pytest.mark.parametrize("closed_as", [S.DONE, S.CANCELLED, None])
+@pytest.mark.parametrize("apart", [0, 1, 5])
 @pytest.mark.parametrize("order", list(itertools.permutations(ARRIVALS)), ids="-".join)
-async def test_whatever_arrives_at_once_ends_an_issue_once(autojump_clock, factory, emptied, order):
+async def test_whatever_arrives_at_once_ends_an_issue_once(
+    autojump_clock, factory, emptied, order, apart, closed_as
+):
     factory.put("AR-1")
     factory.script.parts[REVIEW] = [FOREVER]
     async with factory.daemon() as daemon:
@@ -88,14 +92,20 @@ async def test_whatever_arrives_at_once_ends_an_issue_once(autojump_clock, facto
             match what:
                 case "exit":
                     life_of(factory, REVIEW).end(0)
-                case "closed":
+                case "closed" if closed_as is None:
                     factory.source.take_away("AR-1")
+                case "closed":
+                    factory.source.put_away("AR-1", closed_as)
+                case "release":
+                    await daemon.scheduler.release("AR-1", "asked by a test")
                 case _:
                     await stop(daemon, grace_s=0.0)
 
         async with trio.open_nursery() as nursery:
             for what in order:
                 nursery.start_soon(arrive, what)
+                for _ in range(apart):
+                    await trio.lowlevel.checkpoint()
         await daemon.wait_for(lambda: daemon.record("AR-1").written)
         await trio.sleep(1000)
     assert_ended_once(factory, emptied)

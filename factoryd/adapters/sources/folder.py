@@ -1,6 +1,6 @@
 """A folder of issue files as a source of issues."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,15 +8,17 @@ import trio
 from inotify_simple import flags
 
 from factoryd.adapters.inotify import Watch, Watches
-from factoryd.adapters.sources.issue_folder import IssueFolder, show
+from factoryd.adapters.sources.issue_files import show
+from factoryd.adapters.sources.issue_folder import IssueFolder
 from factoryd.core.errors import SourceFailed
-from factoryd.core.model import Issue, Listing, OutcomeNote
+from factoryd.core.model import Closed, Issue, Listing, OutcomeNote
 from factoryd.ports import Clock
 
 _T = TypeVar("_T")
 
 # Neither CREATE nor MODIFY: a file is looked at when its writer is done with it.
-_EVENTS = flags.CLOSE_WRITE | flags.MOVED_TO | flags.MOVED_FROM | flags.DELETE | flags.ATTRIB
+_LEFT = flags.MOVED_FROM | flags.DELETE
+_EVENTS = flags.CLOSE_WRITE | flags.MOVED_TO | flags.ATTRIB | _LEFT
 
 
 class FolderSource:
@@ -30,7 +32,7 @@ class FolderSource:
         self._name = name
         self._folder = IssueFolder(name, path)
         self._watches = watches
-        self._watch: Watch | None = None
+        self._watched: list[Watch] = []
         self._clock = clock
         self._one_at_a_time = trio.CapacityLimiter(1)
 
@@ -46,33 +48,47 @@ class FolderSource:
 
     async def make_directories(self) -> None:
         """Create the directories that are missing; without this they count as empty."""
-        await self._do(self._folder.make_directories)
+        await self._do(self._folder.make_directories, give_up=True)
 
     def close(self) -> None:
-        """Stop watching."""
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        """Stop watching, until the next listing."""
+        for watch in self._watched:
+            watch.close()
+        self._watched.clear()
 
     async def list_ready(self) -> Listing:
         """Return the issues in `ready/`, each key once, and what lies there and is none."""
         now = self._clock.now()
         listing = await self._do(lambda: self._folder.list_ready(now), give_up=True)
-        if self._watch is None:
-            self._watch = self._watches.watch(str(self._folder.ready), _EVENTS)
-            self._watch.notice()  # for what happened between the listing and the watch
+        if not self._watched:
+            for path, events in ((self._folder.ready, _EVENTS), (self._folder.active, _LEFT)):
+                watch = self._watches.watch(str(path), events)
+                watch.notice()  # for what happened between the listing and the watch
+                self._watched.append(watch)
         return listing
 
     async def wait_change(self) -> None:
-        """Return once `ready/` may have changed since the newest `list_ready` began."""
-        if self._watch is None:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._watch.wait()
+        """Return once `ready/` may have changed since the newest `list_ready` began.
+
+        Also once a file may have left `active/`.
+        """
+        await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as nursery:
+
+            async def wait(watch: Watch) -> None:
+                await watch.wait()
+                nursery.cancel_scope.cancel(reason="one directory has changed")
+
+            for watch in self._watched:
+                nursery.start_soon(wait, watch)
 
     async def read(self, issue: Issue) -> Issue | None:
         """Return the issue as its file is now; None when it is gone, malformed or another."""
         return await self._do(lambda: self._folder.read(issue), give_up=True)
+
+    async def find_closed(self, claimed: Sequence[Issue]) -> Sequence[Closed]:
+        """Return which files are neither in `active/` nor `ready/`, and where they were put."""
+        return await self._do(lambda: self._folder.find_closed(claimed), give_up=True)
 
     async def claim(self, issue: Issue) -> Issue | None:
         """Move the file to `active/`; no file there is ever replaced. Return what it says now."""

@@ -102,6 +102,12 @@ def _check_kind(status: os.stat_result) -> None:
         raise Unreadable(_KINDS.get(kind, "is a device: put a regular file here"))
 
 
+def show(path: str | Path) -> str:
+    """Return a path as one printable line, whatever bytes its names are made of."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
+
+
 def move(source: Path, target: Path) -> None:
     """Rename a file within one file system; raise `FileExistsError` rather than replace one.
 

@@ -2,9 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,12 +17,21 @@ from factoryd.adapters.sources.issue_files import (
     move,
     read_issue_file,
     replace,
+    show,
     stamp_of,
     sync_directory,
     write_new,
 )
+from factoryd.adapters.sources.outcome_files import (
+    encode_outcome,
+    find_place,
+    is_known,
+    namesakes,
+    outcome_file,
+    read_outcome,
+)
 from factoryd.core.errors import BadUsage, SourceFailed
-from factoryd.core.model import Data, Issue, IssueState, Listing, OutcomeNote, Problem
+from factoryd.core.model import Closed, Data, Issue, IssueState, Listing, OutcomeNote, Problem
 
 _ENDS = {
     IssueState.DONE: "done",
@@ -31,7 +39,6 @@ _ENDS = {
     IssueState.CANCELLED: "cancelled",
 }
 _MAX_NAME_BYTES = 200  # leaves room for what is appended
-_MAX_NAMESAKES = 10_000
 _SETTLED_AFTER_S = 0.1  # coarser than the clock that stamps files
 _CACHE_BYTES = 64 * 1024 * 1024
 
@@ -41,17 +48,6 @@ class _Known(Data, frozen=True, kw_only=True):
 
     stamp: Stamp
     found: Issue | Problem
-
-
-class _Outcome(Data, frozen=True, kw_only=True):
-    """The form of an outcome file."""
-
-    key: str
-    state: IssueState
-    reason: str | None
-    attempts: int
-    rounds: int
-    ended_at: str
 
 
 class IssueFolder:
@@ -65,7 +61,7 @@ class IssueFolder:
         self._made = False
         self._known: dict[Path, _Known] = {}
         self._listed: dict[str, Issue] = {}
-        """What was ready at the last listing, by file name."""
+        """What was ready or active at the last listing, by file name."""
 
     def make_directories(self) -> None:
         """Create the directories that are missing.
@@ -83,11 +79,12 @@ class IssueFolder:
         Files that have not changed since the last listing are not read again.
         """
         known: dict[Path, _Known] = {}
-        takers = {
-            found.key.casefold(): path
+        active = [
+            (path, found)
             for path, found in self._look(self.active, now, known)
             if isinstance(found, Issue)
-        }
+        ]
+        takers = {issue.key.casefold(): path for path, issue in active}
         issues: list[Issue] = []
         problems: list[Problem] = []
         copies: list[str] = []
@@ -103,7 +100,7 @@ class IssueFolder:
                 problems.append(Problem(where=show(path), reason=reason))
                 copies.append(found.key)
         self._known = known
-        self._listed = {issue.ref: issue for issue in issues}
+        self._listed = {issue.ref: issue for issue in (*issues, *(one for _, one in active))}
         return Listing(issues=tuple(issues), problems=tuple(problems), copies=tuple(copies))
 
     def read(self, issue: Issue) -> Issue | None:
@@ -120,6 +117,28 @@ class IssueFolder:
             if known and isinstance(known.found, Issue) and known.found.key == issue.key:
                 return known.found
         return None
+
+    def find_closed(self, claimed: Sequence[Issue]) -> list[Closed]:
+        """Return which issues' files are in neither `active/` nor `ready/`, and where they were put.
+
+        A file there with an outcome file is not meant: that is how an issue of that name ended before.
+        """
+        there = (self.active, self.ready)
+        return [
+            Closed(key=issue.key, outcome=self._find_end(issue))
+            for issue in claimed
+            if not any(os.path.lexists(directory / _check_ref(issue)) for directory in there)
+        ]
+
+    def _find_end(self, issue: Issue) -> IssueState | None:
+        for state, directory in self._ends.items():
+            if self._is_put_there(directory / issue.ref, issue.key):
+                return state
+        return None
+
+    def _is_put_there(self, path: Path, key: str) -> bool:
+        """Say whether a person put the file of an issue there, whose outcome is still to be told."""
+        return not os.path.lexists(outcome_file(path)) and self._load_if(path, key) is not None
 
     def claim(self, issue: Issue) -> None:
         """Move the file from `ready/` to `active/`, if it is not there already.
@@ -149,16 +168,18 @@ class IssueFolder:
 
         In this order, so that doing it again completes what was interrupted. Files that are there
         already are kept: this one gets a number. A file that someone took out of `active/` stays
-        where they put it.
+        where they put it, and if that is where it is to go, its outcome is written beside it.
         """
         ref = _check_ref(issue)
         directory = self._ends.get(note.state)
         if directory is None:
             raise SourceFailed(f"{note.key}: {note.state} is no outcome to write back")
-        content = _encode_outcome(note)
-        target = _find_place(directory, ref, note.key, content)
-        outcome = _outcome_file(target)
-        if _read_outcome(outcome) != content:
+        content = encode_outcome(note)
+        target = directory / ref
+        if os.path.lexists(self.active / ref) or not self._is_put_there(target, issue.key):
+            target = find_place(directory, ref, note.key, content)
+        outcome = outcome_file(target)
+        if read_outcome(outcome) != content:
             replace(outcome, content)
         try:
             move(self.active / ref, target)
@@ -181,7 +202,7 @@ class IssueFolder:
         target = self.ready / _check_ref(issue)
         places = [self.active / issue.ref]
         for directory in self._ends.values():
-            places += itertools.takewhile(_is_known, map(directory.joinpath, _namesakes(issue.ref)))
+            places += itertools.takewhile(is_known, map(directory.joinpath, namesakes(issue.ref)))
         found = {path: known.stamp for path in places if (known := self._load_if(path, issue.key))}
         if self._load_if(target, issue.key) is not None:
             return
@@ -192,7 +213,7 @@ class IssueFolder:
             move(source, target)
         except FileExistsError as error:
             raise SourceFailed(f"{show(target)}: is in the way: move it elsewhere") from error
-        _outcome_file(source).unlink(missing_ok=True)
+        outcome_file(source).unlink(missing_ok=True)
         sync_directory(self.ready)
         sync_directory(source.parent)
 
@@ -218,7 +239,7 @@ class IssueFolder:
                         f"{shown}: {found.key} is there already ({show(path)}): "
                         "change that file or choose another key"
                     )
-        for file_name in _namesakes(f"{key}.md"):
+        for file_name in namesakes(f"{key}.md"):
             if os.path.lexists(self.active / file_name):
                 continue
             with suppress(FileExistsError):
@@ -299,12 +320,6 @@ class IssueFolder:
         return _Known(stamp=stamp, found=issue)
 
 
-def show(path: str | Path) -> str:
-    """Return a path as one printable line, whatever bytes its names are made of."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
-
-
 def _check_text(shown: str, text: str) -> tuple[str, bytes]:
     """Return the key of a submitted text, and its bytes; raise `BadUsage` when it is no issue."""
     try:
@@ -336,64 +351,3 @@ def _check_ref(issue: Issue) -> str:
     if "/" in issue.ref or "\0" in issue.ref or not _is_issue_file(issue.ref):
         raise SourceFailed(f"{issue.key}: {shorten(issue.ref)} is no name of an issue file")
     return issue.ref
-
-
-def _namesakes(name: str) -> Iterator[str]:
-    """Yield `AR-1.md`, `AR-1.2.md`, `AR-1.3.md` and so on, but not for ever."""
-    yield name
-    stem = name.removesuffix(".md")
-    for number in range(2, _MAX_NAMESAKES):
-        yield f"{stem}.{number}.md"
-
-
-def _find_place(directory: Path, ref: str, key: str, content: bytes) -> Path:
-    """Return where a file is to go: where it went before, else the first free place.
-
-    An outcome of this issue with no file to it was interrupted, or its file was taken away.
-    """
-    for name in _namesakes(ref):
-        path = directory / name
-        outcome = _read_outcome(_outcome_file(path))
-        if os.path.lexists(path):
-            if outcome == content:
-                return path
-        elif outcome is None or _key_of(outcome) == key:
-            return path
-    raise SourceFailed(f"{show(directory)}: has too many files named {show(ref)}: clear it out")
-
-
-def _is_known(path: Path) -> bool:
-    """Say whether an issue was put away there, be its file there still or not."""
-    return os.path.lexists(path) or os.path.lexists(_outcome_file(path))
-
-
-def _outcome_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.outcome.json")
-
-
-def _read_outcome(path: Path) -> bytes | None:
-    """Return the content of an outcome file; None when there is none; raise `SourceFailed`."""
-    try:
-        read = read_issue_file(path)
-    except Unreadable as error:
-        raise SourceFailed(f"{show(path)}: {error}") from error
-    return read[0] if read else None
-
-
-def _key_of(outcome: bytes) -> str | None:
-    try:
-        return msgspec.json.decode(outcome, type=_Outcome).key
-    except msgspec.DecodeError:
-        return None
-
-
-def _encode_outcome(note: OutcomeNote) -> bytes:
-    outcome = _Outcome(
-        key=note.key,
-        state=note.state,
-        reason=note.reason,
-        attempts=note.attempts,
-        rounds=note.rounds,
-        ended_at=datetime.fromtimestamp(note.ended_at, UTC).isoformat().replace("+00:00", "Z"),
-    )
-    return msgspec.json.format(msgspec.json.encode(outcome), indent=2) + b"\n"
