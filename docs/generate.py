@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Writes what is drawn from the code, docs/reference and the message catalog: `docs/generate.py config`."""
+"""Writes what is drawn from the code, docs/reference, docs/man and the message catalog: `docs/generate.py config`."""
 
 import inspect
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from docs import manual
 from factoryd.core.config_schema import Key, Section, describe
 from factoryd.core.events import KINDS, AttemptEnded, Fact, kind_of
 from factoryd.core.explanations import EXPLANATIONS, write_catalog
@@ -406,6 +408,8 @@ PAGES = {
 
 FILES = {f"docs/reference/{name}.md": page for name, page in PAGES.items()}
 FILES["systemd/factoryd.catalog"] = write_catalog
+FILES |= manual.PAGES
+FILES["docs/man/factoryd.toml.5"] = partial(manual.write_config_page, CONFIG_INTRO, CONFIG_COMMAND)
 
 
 def main() -> None:
