@@ -71,7 +71,7 @@ DAEMON_ENVIRONMENT = (
         "PATH": "where `git` is looked for",
         "NOTIFY_SOCKET": "how to tell the service manager; without it nobody is told",
         "WATCHDOG_USEC": "how often the service manager wants to hear of progress",
-            "LISTEN_FDS": "how many sockets the service manager holds; one is the control socket",
+        "LISTEN_FDS": "how many sockets the service manager holds; one is the control socket",
         "LISTEN_PID": "whom it holds them for",
         "LISTEN_FDNAMES": "what they are called",
         "JOURNAL_STREAM": "whether standard error is the journal, which then gets more than text",
