@@ -153,6 +153,7 @@ VERBS: dict[str, tuple[Callable[[ArgumentParser], None], list[str], str]] = {
     "release": (_freeze, [], "end an issue as done, its work being done elsewhere"),
     "pause": (_pause, [], "dispatch nothing new; what runs goes on"),
     "resume": (_nothing, [], "go on dispatching"),
+    "reload": (_nothing, [], "have the daemon read its configuration anew"),
     "doctor": (_nothing, [], "say what this machine offers, what is wrong and what to do"),
     "restart": (_restart, [], "replace the daemon, with --keep-agents while its agents go on"),
     "reap-orphans": (_reap, [], "end agents that nobody looks after, with or without a daemon"),

@@ -14,6 +14,7 @@ from factoryd.wire.answers import (
     IssueView,
     KilledView,
     PauseReply,
+    ReloadReply,
     StatusReply,
 )
 from factoryd.wire.checkup import Checkup, Verdict
@@ -70,10 +71,11 @@ def lay_out(status: StatusReply, now: datetime) -> Picture:
         for source in status.sources
         if source.state != "ok" and not source.problems
     )
+    mistakes = (f"configuration refused: {mistake}" for mistake in status.daemon.config_mistakes)
     handoffs = (_handoff(handoff, now) for handoff in status.handoffs)
     return Picture(
         headline=printable(_headline(status.daemon, now)),
-        alarms=tuple(map(printable, (*degraded, *failing, *problems, *handoffs))),
+        alarms=tuple(map(printable, (*degraded, *mistakes, *failing, *problems, *handoffs))),
         rows=tuple(rows),
         footer=_footer(status),
     )
@@ -122,6 +124,13 @@ def plain_pause(pause: PauseReply) -> str:
         return "dispatching goes on" if pause.changed else "dispatching was not paused"
     already = "" if pause.changed else " already"
     return printable(f"dispatching is paused{already}: {pause.reason or UNKNOWN}")
+
+
+def plain_reload(reload: ReloadReply) -> str:
+    """Return what has changed, a key on each line; those that wait for a restart say so."""
+    keys = [key for key in reload.changed if key not in reload.restart]
+    waiting = [f"{key}  from the next start of factoryd" for key in reload.restart]
+    return "\n".join(map(printable, [*keys, *waiting])) or "nothing has changed"
 
 
 def plain_explanation(explained: ExplainReply) -> str:

@@ -5,21 +5,22 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from pathlib import Path
 
 import msgspec
 import trio
 
 from factoryd import __version__
-from factoryd.adapters.config_file import find_config, load_config, render_toml
+from factoryd.adapters.config_file import LoadedConfig, find_config, load_config, render_toml
 from factoryd.adapters.directories import Directories, find_directories
 from factoryd.adapters.journald import connect_journal, set_up_logging
+from factoryd.adapters.systemd import find_version
 from factoryd.core.checkup import InForce, write_lines
-from factoryd.core.config import Config
 from factoryd.core.errors import KEEP_AGENTS_STATUS, BadUsage, FactoryError
 from factoryd.core.liveness import ServiceEnd
 from factoryd.daemon import Plan, dry_run, serve
 from factoryd.doctor import examine
+from factoryd.installing import Target, install_units, uninstall_units
 from factoryd.reading import list_facts, list_past
 from factoryd.reaping import Wanted, reap
 from factoryd.wire.account import describe_reaping
@@ -82,6 +83,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     summary = "end what a dead daemon has left running"
     _add_reap_options(verbs.add_parser("reap", help=summary, description=summary))
+    for name, summary, verb in (
+        ("install-units", "put the files of the systemd service in place", _install),
+        ("uninstall-units", "take the files of the systemd service away", _uninstall),
+    ):
+        units = verbs.add_parser(name, help=summary, description=summary)
+        units.add_argument("--user", action="store_true", help="as a service of this user")
+        units.add_argument("--root", metavar="DIR", help="below the root of another system")
+        units.set_defaults(verb=verb)
     return parser
 
 
@@ -156,7 +165,7 @@ def _reap(options: argparse.Namespace) -> int:
         force=options.force,
         after=_service_end(os.environ) if options.after_stop else None,
     )
-    outcome = trio.run(reap, wanted, partial(_load, options))
+    outcome = trio.run(reap, wanted, lambda: _load(options).config)
     if options.quiet and outcome.exit_status == 0 and not outcome.reply.reaped:
         return 0
     for note in outcome.notes:
@@ -178,7 +187,7 @@ def _service_end(environ: Mapping[str, str]) -> ServiceEnd:
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    sys.stdout.write(render_toml(_load(options)))
+    sys.stdout.write(render_toml(_load(options).config))
     return 0
 
 
@@ -226,9 +235,29 @@ def _discard_output(status: int) -> int:
     return status
 
 
+def _install(options: argparse.Namespace) -> int:
+    target = _target(options)
+    systemd = trio.run(find_version) if target.root is None else None
+    sys.stdout.write("".join(f"{one}\n" for one in install_units(target, os.environ, systemd)))
+    return 0
+
+
+def _uninstall(options: argparse.Namespace) -> int:
+    lines = uninstall_units(_target(options), os.environ)
+    sys.stdout.write("".join(f"{one}\n" for one in lines))
+    return 0
+
+
+def _target(options: argparse.Namespace) -> Target:
+    root: str | None = options.root
+    return Target(user=options.user, root=Path(root).absolute() if root is not None else None)
+
+
 def _run(options: argparse.Namespace) -> int:
+    loaded = _load(options)
     plan = Plan(
-        config=_load(options),
+        config=loaded.config,
+        file=loaded.path,
         directories=_directories(options),
         drain_after=_drain_after(options),
     )
@@ -259,9 +288,9 @@ def _become_the_next() -> None:
         )
 
 
-def _load(options: argparse.Namespace) -> Config:
+def _load(options: argparse.Namespace) -> LoadedConfig:
     path: str | None = options.config
-    return load_config(find_config(path, os.environ, is_root=os.getuid() == 0)).config
+    return load_config(find_config(path, os.environ, is_root=os.getuid() == 0))
 
 
 def _directories(options: argparse.Namespace) -> Directories:

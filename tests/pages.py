@@ -39,7 +39,7 @@ def name(page: Path) -> str:
 def blocks(page: Path, language: str) -> Iterator[Block]:
     """Yield the blocks of a language (`sh`, or `console` for booted machines), in order."""
     found = _BLOCK.findall(page.read_text())
-    for (kind, user, text), follows in zip(found, [*found[1:], ("", "", "")], strict=True):
+    for (kind, user, text), follows in zip(found, [*found, ("", "", "")][1:], strict=True):
         if kind == language:
             yield Block(kind, user, text, follows[2] if follows[0] == "text" else "")
 

@@ -148,7 +148,7 @@ def find_roots(name: str) -> list[Path]:
 
 def leaf_path(root: Path, issue: str, run: str) -> Path:
     """Return where a run's leaf is; any key gives one name that no interface file has."""
-    return root / "agents" / quote(issue, safe="").replace(".", "%2E") / run
+    return Path(f"{root}/agents/{quote(issue, safe='').replace('.', '%2E')}/{run}")
 
 
 def list_leaves(root: Path) -> list[tuple[str, str, Path]]:

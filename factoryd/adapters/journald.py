@@ -22,6 +22,7 @@ from factoryd.core import labels
 from factoryd.core.model import RunId, TreePlace
 from factoryd.core.narration import FACTS_LOGGER
 from factoryd.core.throttle import Throttle
+from factoryd.ports import OutputSink
 
 IDENTIFIER = "factoryd"
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
@@ -226,11 +227,15 @@ def _agent_of(run: str | None) -> str | None:
 class JournalSink:
     """Forwards agents' output lines, each with its agent as identifier, and not too many of a run.
 
-    `rate` lines of a run pass in 30 seconds (0: all); where some are withheld, an entry says so.
+    As many lines of a run pass in 30 seconds as `rate` says (0: all) when its first one comes; where
+    some are withheld, an entry says so.
     """
 
     def __init__(
-        self, journal: Journal, rate: int = 0, clock: Callable[[], float] = time.monotonic
+        self,
+        journal: Journal,
+        rate: Callable[[], int] = int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
         self._rate = rate
@@ -239,7 +244,7 @@ class JournalSink:
 
     def line(self, place: TreePlace, offset: int, text: str) -> None:
         """Send one line; `offset` is its place in the run's output file."""
-        if self._rate and not self._admits(place):
+        if not self._admits(place):
             return
         self._journal.offer(
             {
@@ -264,7 +269,10 @@ class JournalSink:
     def _admits(self, place: TreePlace) -> bool:
         now = self._clock()
         if place.run not in self._throttles:
-            self._throttles[place.run] = (place, Throttle(self._rate, RATE_PERIOD_S, now))
+            rate = self._rate()
+            if rate == 0:
+                return True
+            self._throttles[place.run] = (place, Throttle(rate, RATE_PERIOD_S, now))
         _, throttle = self._throttles[place.run]
         self._say(place, throttle.take_withheld(now))
         return throttle.admits(now)
@@ -306,8 +314,24 @@ async def keep_up(journal: Journal, sink: JournalSink | SilentSink) -> None:
         journal.catch_up()
 
 
+class SwitchedSink:
+    """Forwards to another sink, while that is wanted."""
+
+    def __init__(self, sink: OutputSink, wanted: Callable[[], bool]) -> None:
+        self._sink = sink
+        self._wanted = wanted
+
+    def line(self, place: TreePlace, offset: int, text: str) -> None:
+        """Pass the line on, or drop it."""
+        if self._wanted():
+            self._sink.line(place, offset, text)
+
+
 class LabelFormatter(logging.Formatter):
     """Readable lines: time, weight, message; the issue in front where the message lacks it."""
+
+    _second = 0
+    _time = ""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -315,7 +339,9 @@ class LabelFormatter(logging.Formatter):
         message, issue = record.getMessage(), labels.ISSUE.get()
         if issue is not None and issue not in message:
             message = f"{issue}: {message}"
-        text = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {message}"
+        if self._second != int(record.created):  # of many lines, few are the first of a second
+            self._second, self._time = int(record.created), self.formatTime(record, "%H:%M:%S")
+        text = f"{self._time} {record.levelname:<7} {message}"
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
         return text

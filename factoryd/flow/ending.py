@@ -52,13 +52,6 @@ class Endings:
         stop = IssueStopping(issue=key, reason=reason, outcome=IssueState.DONE)
         await self._end([stop], [waiting] if waiting else [], None)
 
-    def in_flight(self, source: str) -> list[Issue]:
-        """Return the issues of a source that end when it says so."""
-        records = self._shop.ledger.registry.issues.values()
-        return [
-            one.issue for one in records if one.issue.source == source and one.state in _STOPPABLE
-        ]
-
     async def close(self, closed: Iterable[Closed]) -> None:
         """End issues that others have ended in their source; what has ended here stays as it is."""
         for one in closed:

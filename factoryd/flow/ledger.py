@@ -5,6 +5,7 @@ never applied, a fact that is not applied is never shown.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar, TypeVarTuple
@@ -25,6 +26,9 @@ Ts = TypeVarTuple("Ts")
 
 RETRY_DELAY_S = 1.0
 """How long to wait before trying again to write to a disk that refused."""
+
+GATHER_S = 0.005
+"""How long facts gather for one commit while many come at once: each commit has its price."""
 
 SNAPSHOT_EVERY = 5000
 """Facts after which a snapshot is taken, so that a start replays no more than about so many."""
@@ -76,6 +80,8 @@ class Ledger:
         self.registry = registry
         self.trouble: str | None = None
         """Why facts cannot be written now; None while they can."""
+        self.refused_at = -math.inf
+        """When the disk last refused a fact (trio's clock): it was asked, and did answer."""
 
     async def record(self, *facts: AnyFact) -> None:
         """Commit facts together, all or none, and return once they are applied.
@@ -129,6 +135,8 @@ class Ledger:
                 with trio.CancelScope(shield=True):
                     async with self._writing:
                         await self._commit(group)
+                if len(group) > 1:
+                    await trio.sleep(GATHER_S)
         finally:
             for request in [*group, *self._waiting(float("inf"))]:
                 request.answer(LedgerUnavailable("the ledger is closed"))
@@ -226,8 +234,9 @@ class Ledger:
                 recorded = await self._in_store(self._store.append, entries)
             except LedgerUnavailable as error:
                 if self.trouble is None:
-                    logger.error("facts cannot be written, dispatching stops: %s", error)  # noqa: TRY400
+                    logger.error("facts cannot be written, dispatching stops: %s", error)  # noqa: TRY400  for a person
                 self.trouble = str(error)
+                self.refused_at = trio.current_time()
                 if self._giving_up.is_set():
                     raise
                 with trio.move_on_after(RETRY_DELAY_S):

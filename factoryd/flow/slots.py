@@ -65,6 +65,14 @@ class Slots:
             raise trio.WouldBlock
         self._taken += 1
 
+    def resize(self, total: int) -> None:
+        """Have another number of slots from now on; those in use stay so until they are given back."""
+        self.total = total
+        while self._waiting and self._taken < total:
+            self._taken += 1
+            self._waiting.unpark()
+        self.freed()
+
     async def take(self) -> None:
         """Take a slot, waiting for one in turn."""
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -22,6 +22,7 @@ class DaemonView(msgspec.Struct, frozen=True, kw_only=True):
     adopted_runs: int
     controllers: tuple[str, ...]
     paused_reason: str | None = None
+    config_mistakes: tuple[str, ...] = ()
 
 
 class ProblemView(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +33,11 @@ class ProblemView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceView(msgspec.Struct, frozen=True, kw_only=True):
-    """A source of issues: `ok`, or `failing` with its problems."""
+    """A source of issues: `ok`, or `failing` with its problems.
+
+    One that is `leaving` is no longer in the configuration: it is only written back to, until what
+    was claimed from it is over.
+    """
 
     name: str
     kind: str
@@ -289,6 +294,18 @@ class PauseReply(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool
     reason: str | None
     changed: bool
+
+
+class ReloadReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reading of the configuration came to: its mistakes, or what has changed by it.
+
+    With mistakes (`FILE: key: reason`) nothing has. Of the keys that changed, `restart` names those
+    that only the next daemon goes by, those of earlier readings among them.
+    """
+
+    changed: tuple[str, ...]
+    restart: tuple[str, ...]
+    mistakes: tuple[str, ...]
 
 
 class FindingView(msgspec.Struct, frozen=True, kw_only=True):

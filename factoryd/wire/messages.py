@@ -17,6 +17,7 @@ from factoryd.wire.answers import (
     LogsReply,
     PauseReply,
     ReapReply,
+    ReloadReply,
     RetryReply,
     ShutdownReply,
     StatusReply,
@@ -155,6 +156,10 @@ class ReleaseCall(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
+class ReloadCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have the configuration read anew."""
+
+
 class ReapCall(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for trees that nobody owns to be emptied, or what that would do."""
 
@@ -268,6 +273,12 @@ METHODS = {
         doc="Has nothing new dispatched, over restarts too; what runs goes on.",
     ),
     "Resume": MethodSpec(call=ResumeCall, reply=PauseReply, doc="Has dispatching go on."),
+    "Reload": MethodSpec(
+        call=ReloadCall,
+        reply=ReloadReply,
+        lasts=True,
+        doc="Reads the configuration anew; with mistakes the old one stays in force.",
+    ),
     "Shutdown": MethodSpec(
         call=ShutdownCall,
         reply=ShutdownReply,

@@ -181,7 +181,7 @@ async def test_a_caller_whose_process_is_gone_may_only_look():
             _, (descriptor,), _, _ = socket.recv_fds(ours, 1, 1)
             server = ControlServer(
                 methods=Yes(),
-                access=AccessConfig(),
+                access=AccessConfig,
                 accounts=SystemAccounts(),
                 trees=FakeTrees(),
                 pulse=Pulse("control", 30),

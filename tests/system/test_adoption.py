@@ -28,7 +28,7 @@ from factoryd.core.events import (
 from factoryd.core.heartbeat import Heartbeat
 from factoryd.core.model import ProcessIdentity
 from tests.conftest import empty
-from tests.system.daemons import a_place, eventually
+from tests.system.daemons import a_place, configuration, eventually
 from tests.system.fleets import (
     SECTIONS,
     check_fifty_notice_nothing,
@@ -138,6 +138,33 @@ async def is_hung(daemon):
         await daemon.status()
         return False
     return True
+
+
+# ------------------------------------------------------------------------------- unfinished stops
+
+
+@pytest.mark.parametrize("containment", ["cgroup", "subreaper"])
+async def test_a_stop_that_a_daemon_did_not_live_to_finish_is_finished_by_the_next_one(containment):
+    """The agent has had the signal, and would go on and end well: nobody waits for that."""
+    factory = f'containment = "{containment}"'
+    with a_place(factory=factory, stop='grace = "60s"') as place:
+        deaf = "exec $PYTHON $AGENT ignore:TERM say:up count:../go-A-1"
+        place.put("A-1", f"if [ -e ../again ]; then exit 0; fi; touch ../again; {deaf}")
+        async with place.daemon() as first:
+            agent = await first.wait_running("A-1")
+            first.signal(SIGTERM)
+            noted = place.state / "runs" / "A-1" / agent["run"] / "stopping"
+            await place.wait_for(noted.exists)
+            await kill(first)
+        place.config.write_text(configuration(factory=factory, stop='grace = "300ms"'))
+        async with place.daemon() as second:
+            await second.wait_issue("A-1", "done")
+        emptied = [one.fact for one in of_kind(place, RunEmptied)]
+        assert [one.result for one in emptied] == [RunResult.STOPPED, RunResult.SUCCEEDED]
+        assert emptied[0].run == agent["run"]
+        assert emptied[0].report.emptied
+        assert [one.fact.run for one in of_kind(place, RunExited)] == [emptied[1].run]
+        assert len(of_kind(place, AttemptStarted)) == 1
 
 
 # -------------------------------------------------------------------------- budgets and deadlines

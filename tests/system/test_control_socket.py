@@ -630,7 +630,7 @@ async def a_server(path, *, accounts=None, trees=None, **bounds):
     pulse = Pulse("control", 30)
     server = ControlServer(
         methods=Echo(),
-        access=AccessConfig(),
+        access=AccessConfig,
         accounts=accounts or Accounts(),
         trees=trees or FakeTrees(),
         pulse=pulse,
@@ -784,7 +784,7 @@ async def test_too_many_open_files_end_nothing(path, caplog):
             fill = [os.dup(0) for _ in range(highest + 1 - len(os.listdir("/proc/self/fd")) + 1)]
             waiting.connect(str(path))
             with trio.fail_after(5):
-                while "could not be accepted" not in caplog.text:  # noqa: ASYNC110
+                while "could not be accepted" not in caplog.text:  # noqa: ASYNC110  the log tells nobody
                     await trio.sleep(0.01)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -3,6 +3,7 @@
 So the two go through their tests side by side, and no container is left between two tests.
 """
 
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ import pytest
 from tests.systemd.factory import Factory, make_wheels
 from tests.systemd.machines import SUITES, a_machine
 from tests.vm import payload
+
+LINES = 80
+NOISE = re.compile(r"Unit process \d+|left-over process|usually indicates|Unknown key|Reloading\.")
 
 
 class Outcome:
@@ -60,11 +64,17 @@ def _try(item: pytest.Function, factory: Factory) -> Outcome:
     began = time.monotonic()
     try:
         factory.prepare()
-        item.obj(factory)
+        item.obj(**{**item.callspec.params, "factory": factory})
     except Exception as error:  # noqa: BLE001  it is the test's to raise, later
-        error.add_note(factory.journal("--lines=100", "--output=short-precise"))
+        error.add_note(_tell(factory.journal("--since=-2min", "--output=short-precise")))
         return Outcome(time.monotonic() - began, error)
     return Outcome(time.monotonic() - began)
+
+
+def _tell(journal: str) -> str:
+    """Return the newest of a journal, without what systemd says again and again."""
+    said = [line for line in journal.splitlines() if not NOISE.search(line)]
+    return "\n".join(said[-LINES:])
 
 
 @pytest.fixture(params=SUITES)

@@ -1,6 +1,7 @@
 """factoryd as an operator installs it in a machine: its service, its issues, its agents."""
 
 import json
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ poll_interval = "1s"
 
 [dispatch]
 max_attempts = 1
+error_cooldown = "100ms"
 
 [resume]
 max_resumes = 0
@@ -64,31 +66,19 @@ command = ["/bin/sh", "-eu", "{{issue_file}}"]
 ESCAPES = "setsid double-fork escape deep:3"
 """What an agent does so that it is hard to find all of it; see `tests/fakes/agent.py`."""
 
-LIMITS = """
-[Unit]
-StartLimitIntervalSec=60
-StartLimitBurst=5
+SITE = f"""
 [Service]
+ReadWritePaths={PLACE}
 RestartSec=100ms
-WatchdogSec=4
-TimeoutStopSec=8
 """
-"""So that a test need not wait as long as an operator would want systemd to."""
+"""What is particular to this machine; an operator would want a longer pause."""
 
-STAND_IN = f"""
-[Service]
-Type=notify
-NotifyAccess=main
-ExecStart={HOME}/bin/factoryd run
-ExecStopPost={HOME}/bin/factoryd reap --after-stop
-WatchdogSec=30
-Delegate=yes
-KillMode=process
-Restart=on-failure
-RestartForceExitStatus=125
-StateDirectory=factoryd
-RuntimeDirectory=factoryd
-RuntimeDirectoryPreserve=restart
+
+OFFLINE = """
+[global]
+no-index = yes
+find-links = /srv/wheels
+disable-pip-version-check = yes
 """
 
 
@@ -108,40 +98,89 @@ class Factory:
         self.machine = machine
 
     def install(self, wheels: Path) -> None:
-        """Install the product as a person would who has its wheels, and its units."""
-        shutil.copytree(wheels, self.machine.root / "srv" / "wheels")
-        run = self.machine.run
-        run("python3", "-m", "venv", HOME)
-        offline = ("--no-index", "--find-links=/srv/wheels", "--disable-pip-version-check")
-        run(f"{HOME}/bin/pip", "install", "--quiet", *offline, "factoryd")
-        run("ln", "-s", f"{HOME}/bin/factoryd", f"{HOME}/bin/factoryctl", "/usr/local/bin/")
-        self.machine.put(f"/run/systemd/system/{SERVICE}", STAND_IN)
+        """Install the product as a person would, with its wheels in place of the network."""
+        machine = self.machine
+        shutil.copytree(wheels, machine.root / "srv" / "wheels")
+        machine.put("/etc/pip.conf", OFFLINE)
+        machine.run("python3", "-m", "venv", HOME)
+        machine.run(f"{HOME}/bin/pip", "install", "--quiet", "factoryd")
+        programs = (f"{HOME}/bin/factoryd", f"{HOME}/bin/factoryctl")
+        machine.run("ln", "--symbolic", *programs, "/usr/local/bin/")
+        self.install_units()
+
+    def install_units(self) -> None:
+        """Put the units and all that goes with them in place, and what differs on this machine."""
+        self.machine.run("factoryd", "install-units")
+        self.machine.run("systemd-sysusers")
+        self.machine.run("systemd-tmpfiles", "--create", "factoryd.conf")
+        self.machine.put(f"/etc/systemd/system/{SERVICE}.d/site.conf", SITE)
         self.systemctl("daemon-reload")
 
     def prepare(self) -> None:
         """Make all as it is on the first day: nothing runs, nothing is known, nothing waits."""
-        self.systemctl("stop", *UNITS, check=False)
-        self.systemctl("reset-failed", *UNITS, check=False)
-        run = self.machine.run
+        run, path = self.machine.run, self.machine.path
+        self.machine.call("systemctl", "stop", *UNITS)
+        self.machine.call("systemctl", "reset-failed", *UNITS)
+        self.kill_tree()
         run("rm", "-rf", PLACE, "/var/lib/factoryd", "/run/factoryd")
+        changed = [path(f"/run/systemd/system/{unit}.d") for unit in UNITS]
+        for directory in (each for each in changed if each.exists()):
+            shutil.rmtree(directory)
+        self.systemctl("daemon-reload")
+        run("systemd-tmpfiles", "--create", "factoryd.conf")
         for name in ("work", "issues/ready"):
-            self.machine.path(f"{PLACE}/{name}").mkdir(parents=True)
-        shutil.copy(AGENT, self.machine.path(f"{PLACE}/agent.py"))
-        self.machine.put("/etc/factoryd/factoryd.toml", CONFIG)
+            path(f"{PLACE}/{name}").mkdir(parents=True)
+        shutil.copy(AGENT, path(f"{PLACE}/agent.py"))
+        run("chown", "-R", "factoryd:", PLACE)
+        self.configure()
 
-    def systemctl(self, *words: str, check: bool = True) -> str:
+    def configure(self, **changes: str) -> None:
+        """Write the configuration, with other values for some of its keys."""
+        text = CONFIG
+        for key, value in changes.items():
+            text, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
+            assert found == 1, f"{key} is there {found} times"
+        self.machine.put("/etc/factoryd/factoryd.toml", text)
+
+    def systemctl(self, *words: str) -> str:
         """Run `systemctl` and return what it prints."""
-        return self.machine.run("systemctl", *words, check=check)
+        return self.machine.run("systemctl", *words)
 
-    def ctl(self, *words: str, check: bool = True, user: str | None = None) -> str:
+    def ctl(self, *words: str, user: str | None = None) -> str:
         """Run `factoryctl` and return what it prints."""
-        return self.machine.run("factoryctl", *words, check=check, user=user)
+        return self.machine.run("factoryctl", *words, user=user)
+
+    def start(self, *keys: str, agent: str = "") -> None:
+        """Start the service, and an agent for an issue of each key; return once all are up."""
+        self.systemctl("start", SERVICE)
+        for key in keys:
+            self.put(key, agent or play(ESCAPES))
+        self.wait_up(*keys)
 
     def show(self, key: str, unit: str = SERVICE) -> str:
         """Return a property of a unit."""
         return self.systemctl("show", "--value", "--property", key, unit).strip()
 
-    def set(self, text: str, unit: str = SERVICE) -> None:
+    @property
+    def main_pid(self) -> int:
+        """Return the daemon's process as the machine counts, 0 when there is none."""
+        return int(self.show("MainPID"))
+
+    def signal(self, name: str) -> None:
+        """Send the daemon, and it alone, a signal."""
+        self.systemctl("kill", "--kill-whom=main", f"--signal={name}", SERVICE)
+
+    def wait_replaced(self, old: int) -> int:
+        """Return the daemon's new process once systemd has replaced the old one."""
+
+        def is_new() -> bool:
+            shown = self.systemctl("show", "--property=ActiveState,MainPID", SERVICE)
+            return "ActiveState=active" in shown and f"MainPID={old}\n" not in shown
+
+        wait_until(is_new, "the daemon is not replaced")
+        return self.main_pid
+
+    def change(self, text: str, unit: str = SERVICE) -> None:
         """Change a unit for this test."""
         self.machine.put(f"/run/systemd/system/{unit}.d/test.conf", text)
         self.systemctl("daemon-reload")
@@ -155,6 +194,10 @@ class Factory:
     def status(self) -> Any:
         """Return what `factoryctl status --json` says."""
         return json.loads(self.ctl("--json", "status"))
+
+    def answers(self) -> bool:
+        """Say whether the daemon answers within a second."""
+        return self.machine.call("timeout", "1", "factoryctl", "status").returncode == 0
 
     def agent(self, key: str) -> Any:
         """Return the one agent of an issue as status shows it."""
@@ -171,44 +214,47 @@ class Factory:
         files = self.machine.path(f"/var/lib/factoryd/runs/{key}").glob("*/output")
         return any(b"up" in file.read_bytes() for file in files)
 
-    def finish(self, key: str) -> None:
-        """Let the agent of an issue end; return once the issue is done."""
-        self.machine.path(f"{PLACE}/work/finish-{key}").touch()
-        self.wait_filed(key, "done")
+    def wait_runs(self, key: str, number: int) -> None:
+        """Return once so many runs of an issue have written `up`."""
+        files = self.machine.path(f"/var/lib/factoryd/runs/{key}")
+        wait_until(
+            lambda: sum(b"up" in file.read_bytes() for file in files.glob("*/output")) >= number,
+            f"there are no {number} runs of {key}",
+        )
+
+    def finish(self, *keys: str) -> None:
+        """Let the agents of issues end; return once the issues are done."""
+        for key in keys:
+            self.machine.path(f"{PLACE}/work/finish-{key}").touch()
+        for key in keys:
+            self.wait_filed(key, "done")
 
     def wait_filed(self, key: str, folder: str) -> None:
         """Return once the outcome of an issue has brought its file where such files go."""
         file = self.machine.path(f"{PLACE}/issues/{folder}/{key}.md")
         wait_until(file.exists, f"{key} is not in {folder}")
 
-    @property
-    def cgroup(self) -> str:
-        """Return the service's cgroup."""
-        return self.show("ControlGroup")
-
     def tree(self) -> dict[int, str]:
         """Return all that agents run: command lines by the pid each has here.
 
         Whatever is in a cgroup of an agent, or has the mark of a run in its environment.
         """
-        inside = self.machine.processes("system.slice/factoryd.service/agents")
-        marked = {
-            pid: words
-            for pid, words in self.machine.processes().items()
-            if b"FACTORY_RUN=" in _environ(pid)
+        return {
+            one.pid: one.command
+            for one in self.machine.processes()
+            if "factoryd.service/agents/" in one.cgroup
+            or any(variable.startswith("FACTORY_RUN=") for variable in one.environ)
         }
-        return inside | marked
+
+    def kill_tree(self) -> None:
+        """Kill what a failed test has left of its agents."""
+        for group in self.machine.cgroups.glob("*.slice/**/agents"):
+            (group / "cgroup.kill").write_text("1")
+        wait_until(lambda: not self.tree(), "agents cannot be killed")
 
     def journal(self, *words: str) -> str:
         """Return what `journalctl` shows."""
-        return self.machine.run("journalctl", "--no-pager", *words, check=False)
-
-
-def _environ(pid: int) -> bytes:
-    try:
-        return Path("/proc", str(pid), "environ").read_bytes()
-    except OSError:
-        return b""
+        return self.machine.run("journalctl", "--no-pager", *words)
 
 
 def make_wheels(wheel: Path, suite: str, directory: Path) -> None:

@@ -1,18 +1,20 @@
 """Machines for tests: a Debian each that systemd boots in a container, entered from outside."""
 
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from factoryd.adapters.cgroup import cgroup_of, parse_own
+from factoryd.adapters.cgroup import cgroup_of
 from factoryd.adapters.pidfd import PidFd, open_verified
 from factoryd.adapters.proc import Stat, read_stat
 from tests.conftest import empty
@@ -54,6 +56,23 @@ def wait_until(holds: Callable[[], object], otherwise: str, within_s: float = WI
         time.sleep(0.05)
 
 
+_MEMORY = Path("/sys/fs/cgroup/memory")
+"""Where version 1 has the memory controller, which containers of version 2 cannot have then."""
+
+_IN_CGROUP = ("/bin/sh", "-eu", "-c", 'echo 0 >"$1"; shift; exec "$@"', "sh")
+"""Before the `cgroup.procs` of a cgroup and a command: runs the command there."""
+
+
+class Process(NamedTuple):
+    """One that runs in a machine."""
+
+    pid: int
+    """Here, not there."""
+    cgroup: str
+    command: str
+    environ: Sequence[str]
+
+
 class Machine:
     """A Debian with a root of its own, which outlives its boots, and cgroups of its own."""
 
@@ -79,9 +98,9 @@ class Machine:
         self._init = read_stat(int(words["X_NSPAWN_LEADER_PID"]))
 
     def _start(self, notices: Path) -> subprocess.Popen[bytes]:
-        # The machine's cgroups are made beside those of the one who starts it.
-        script = 'echo 0 >"$1/cgroup.procs"; shift; exec "$@"'
         command = [
+            # It makes its cgroups in the one it is in.
+            *(*_IN_CGROUP, str(self._cgroup / "cgroup.procs")),
             *("setpriv", "--pdeathsig=KILL", "systemd-nspawn", "--quiet", "--boot"),
             *("--directory", str(self.root), "--machine", self.name, "--notify-ready=yes"),
             *("--register=no", "--keep-unit", "--private-network", "--console=pipe"),
@@ -93,7 +112,7 @@ class Machine:
         }
         with self.root.with_name("console").open("ab") as console:
             return subprocess.Popen(
-                ["/bin/sh", "-eu", "-c", script, "sh", str(self._cgroup), *command],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -126,36 +145,37 @@ class Machine:
         for left in Path("/run/systemd/nspawn/propagate").glob(self.name):
             left.rmdir()
 
-    def run(
-        self,
-        *words: str,
-        check: bool = True,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        text: str | None = None,
-    ) -> str:
-        """Run a program in the machine to its end, as root or a user, and return what it prints.
+    @property
+    def entering(self) -> list[str]:
+        """Return the words before a command that make it run in the machine, as root."""
+        inside = self.cgroups / "init.scope" / "cgroup.procs"
+        return [*_IN_CGROUP, str(inside), "nsenter", "--target", str(self._leader), "--all"]
 
-        `text` is its standard input. A failure is told in its words, unless `check` is off: then
-        they are returned.
-        """
-        entering = ["nsenter", "--target", str(self._leader), "--all"]
+    def call(
+        self, *words: str, user: str | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in the machine to its end, as root or a user."""
+        entering = self.entering
         if user is not None:
             entering += ["runuser", "--user", user, "--"]
         entering += ["env", *(f"{name}={value}" for name, value in (env or {}).items())]
-        done = subprocess.run(
+        return subprocess.run(
             [*entering, *words],
-            input=text or "",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if check else subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
             text=True,
             check=False,
             timeout=2 * WITHIN_S,
-            env={"PATH": "/usr/local/bin:/usr/bin:/usr/sbin", "LANG": "C.UTF-8"},
+            env={"PATH": "/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin", "LANG": "C.UTF-8"},
         )
-        if check:
-            said = f"{done.stdout}{done.stderr}"
-            assert done.returncode == 0, f"{' '.join(words)}: {done.returncode}: {said}"
+
+    def run(
+        self, *words: str, user: str | None = None, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Run a program as `call` does and return what it prints; a failure is told in its words."""
+        done = self.call(*words, user=user, env=env)
+        said = f"{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{' '.join(words)}: {done.returncode}: {said}"
         return done.stdout
 
     def path(self, inside: str) -> Path:
@@ -173,13 +193,35 @@ class Machine:
         """Return the cgroup that the machine takes for the root of all."""
         return self._cgroup / "payload"
 
-    def processes(self, cgroup: str = "") -> dict[int, str]:
-        """Return what runs in a cgroup of the machine: command lines by the pid it has here."""
-        found = {}
-        for file in (self.cgroups / cgroup.lstrip("/")).glob("**/cgroup.procs"):
+    def processes(self) -> Iterator[Process]:
+        """Yield all that runs."""
+        for file in self.cgroups.glob("**/cgroup.procs"):
+            cgroup = str(file.parent.relative_to(self.cgroups))
             for pid in _read(file).split():
-                found[int(pid)] = _read(Path("/proc", pid, "cmdline")).replace("\0", " ")
-        return found
+                command, environ = (
+                    _read(Path("/proc", pid, name)) for name in ("cmdline", "environ")
+                )
+                yield Process(int(pid), cgroup, command.replace("\0", " "), environ.split("\0"))
+
+    def limit_memory(self, pids: Iterable[int], limit: int) -> None:
+        """Let processes and what they start have so many bytes, where version 1 has the memory."""
+        if _MEMORY.is_dir():
+            self._memory.mkdir()
+            (self._memory / "memory.limit_in_bytes").write_text(str(limit))
+            for pid in pids:
+                (self._memory / "cgroup.procs").write_text(str(pid))
+
+    def out_of_memory(self, cgroup: str) -> int:
+        """Return how many processes of those, else of a cgroup, the kernel has killed for it."""
+        events = self.cgroups / cgroup / "memory.events"
+        if self._memory.is_dir():
+            events = self._memory / "memory.oom_control"
+        (count,) = re.findall(r"^oom_kill (\d+)", events.read_text(), re.MULTILINE)
+        return int(count)
+
+    @property
+    def _memory(self) -> Path:
+        return Path(f"{_MEMORY}{_own_groups()['memory']}", self._cgroup.name)
 
 
 @contextmanager
@@ -199,15 +241,25 @@ def a_machine(suite: str, directory: Path) -> Iterator[Machine]:
     finally:
         machine.cut_power()
         empty(cgroup)
-        _remove_twin(cgroup.name)
+        for twin in _twins(cgroup.name):
+            twin.rmdir()
 
 
-def _remove_twin(name: str) -> None:
-    """Remove what systemd-nspawn has made beside a cgroup of ours, where version 1 is mounted too."""
-    beside = parse_own(Path("/proc/self/cgroup").read_text()) or ""
-    twin = Path(f"/sys/fs/cgroup/systemd{beside}", name)
-    for directory, _, _ in os.walk(twin, topdown=False):
-        Path(directory).rmdir()
+def _twins(name: str) -> Iterator[Path]:
+    """Yield, the innermost first, what was made beside a cgroup where version 1 is mounted too."""
+    for hierarchy, beside in _own_groups().items():
+        top = Path(f"/sys/fs/cgroup/{hierarchy}{beside}", name)
+        for directory, _, _ in os.walk(top, topdown=False):
+            yield Path(directory)
+
+
+def _own_groups() -> dict[str, str]:
+    """Return the cgroups of this process in the hierarchies of version 1 that have to do with it."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    own = {names: path for _, names, path in (line.split(":", 2) for line in lines)}
+    return {
+        name.removeprefix("name="): own[name] for name in ("memory", "name=systemd") if name in own
+    }
 
 
 def _read(file: Path) -> str:

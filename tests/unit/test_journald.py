@@ -196,7 +196,7 @@ def now():
 @pytest.fixture
 def sink(journal, now):
     """A sink that passes on three lines of a run in half a minute."""
-    return JournalSink(journal, rate=3, clock=lambda: now[0])
+    return JournalSink(journal, rate=lambda: 3, clock=lambda: now[0])
 
 
 def read_all(played, journal=None):
@@ -265,7 +265,7 @@ def test_runs_that_are_over_leave_nothing_behind_in_the_sink(sink, now, played):
 
 
 def test_without_a_rate_every_line_passes(played, journal):
-    sink = JournalSink(journal, rate=0)
+    sink = JournalSink(journal, rate=lambda: 0)
     for number in range(500):
         sink.line(PLACE, number, "x")
         assert played.read()["FACTORY_OFFSET"] == str(number)
@@ -394,7 +394,7 @@ def test_the_end_of_the_program_is_one_more_chance(played, journal):
 async def test_while_the_daemon_runs_it_catches_up_by_itself(
     autojump_clock, played, journal, logger, now
 ):
-    sink = JournalSink(journal, rate=3, clock=lambda: now[0])
+    sink = JournalSink(journal, rate=lambda: 3, clock=lambda: now[0])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_up, journal, sink)
         await trio.testing.wait_all_tasks_blocked()

@@ -119,3 +119,43 @@ async def test_an_answer_that_fails_takes_no_slot_away(nursery, autojump_clock):
         await Seat(slots, taken=True).lend_while(ask)
     await trio.sleep(3 * PATIENCE_S)
     assert slots.free == 0
+
+
+async def test_more_slots_go_to_those_who_wait_in_turn_and_then_to_anyone(nursery):
+    slots, order, told = Slots(1, taken=1), [], []
+    slots.freed = lambda: told.append(slots.free)
+
+    async def take(name):
+        await slots.take()
+        order.append(name)
+
+    for name in ("a", "b"):
+        nursery.start_soon(take, name)
+        await trio.testing.wait_all_tasks_blocked()
+    slots.resize(2)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (order, slots.free) == (["a"], 0)
+    slots.resize(5)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (order, slots.free) == (["a", "b"], 2)
+    assert told == [0, 2], "whoever dispatches hears of it"
+
+
+async def test_fewer_slots_take_none_away_and_give_none_until_there_is_one(nursery):
+    slots, taken = Slots(3, taken=3), trio.Event()
+
+    async def take():
+        await slots.take()
+        taken.set()
+
+    nursery.start_soon(take)
+    await trio.testing.wait_all_tasks_blocked()
+    slots.resize(1)
+    for _ in range(2):
+        slots.give()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not taken.is_set()
+        assert slots.free == 0
+    slots.give()
+    await taken.wait()
+    assert slots.free == 0

@@ -48,10 +48,10 @@ class FolderSource:
 
     async def make_directories(self) -> None:
         """Create the directories that are missing; without this they count as empty."""
-        await self._do(self._folder.make_directories)
+        await self._do(self._folder.make_directories, give_up=True)
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, until the next listing."""
         for watch in self._watched:
             watch.close()
         self._watched.clear()
