@@ -42,6 +42,25 @@ def list_verbs(parser: ArgumentParser) -> list[Verb]:
     return []
 
 
+def list_shared(parser: ArgumentParser) -> list[Action]:
+    """Return the options that a program takes before a verb and after each, meaning the same."""
+    verbs = [list_arguments(verb.parser) for verb in list_verbs(parser)]
+    return [
+        one
+        for one in list_arguments(parser)
+        if all(is_among(one, arguments) for arguments in verbs)
+    ]
+
+
+def is_among(one: Action, others: list[Action]) -> bool:
+    """Say whether an option is among others, with nothing said of it that these do not say."""
+    return any(
+        other.option_strings == one.option_strings and (not one.help or other.help == one.help)
+        for other in others
+        if one.option_strings
+    )
+
+
 def explain(parser: ArgumentParser, one: Action) -> str:
     """Return what `--help` says of an argument."""
     return parser._get_formatter()._expand_help(one) if one.help else ""  # noqa: SLF001

@@ -5,7 +5,15 @@ from argparse import Action, ArgumentParser
 from datetime import UTC, datetime
 from pathlib import Path
 
-from docs.command_line import Verb, explain, list_arguments, list_verbs, rivals
+from docs.command_line import (
+    Verb,
+    explain,
+    is_among,
+    list_arguments,
+    list_shared,
+    list_verbs,
+    rivals,
+)
 from docs.roff import prose, render, title
 from factoryctl.arguments import make_parser as make_ctl_parser
 from factoryd import __version__
@@ -46,6 +54,10 @@ SIGNALS = {
         "Stop: dispatch nothing new, end all agents, prove that nothing is left of them. They have the "
         "`grace` of the configuration to end by themselves; asked a second time, they have no more."
     ),
+    "SIGHUP": (
+        "Read the configuration anew, as `factoryctl reload` has it done. One with mistakes changes "
+        "nothing."
+    ),
 }
 
 CONFIGURATION = {
@@ -68,9 +80,11 @@ DAEMON_ENVIRONMENT = (
     CONFIGURATION
     | PLACES
     | {
-        "PATH": "where `git` is looked for",
+        "XDG_DATA_HOME": "where `install-units --user` puts files (`~/.local/share`)",
+    "PATH": "where `git` is looked for",
         "NOTIFY_SOCKET": "how to tell the service manager; without it nobody is told",
         "WATCHDOG_USEC": "how often the service manager wants to hear of progress",
+        "WATCHDOG_PID": "whom it wants to hear it from",
         "LISTEN_FDS": "how many sockets the service manager holds; one is the control socket",
         "LISTEN_PID": "whom it holds them for",
         "LISTEN_FDNAMES": "what they are called",
@@ -225,11 +239,7 @@ def _write_page(name: tuple[str, int, str], purpose: str, body: str) -> str:
 def _write_program(parser: ArgumentParser, description: str) -> str:
     verbs = list_verbs(parser)
     general = list_arguments(parser)
-    shared = [
-        one
-        for one in general
-        if all(_find(one, list_arguments(verb.parser)) for verb in verbs) and one.dest != "help"
-    ]
+    shared = [one for one in list_shared(parser) if one.dest != "help"]
     own = [one for one in general if one not in shared and one.dest not in {"help", "version"}]
     usage = f"`{parser.prog}` {_write_usage(parser, own)}\n\n" if own else ""
     option = f"[*option*{NBSP}...] " if shared else ""
@@ -247,23 +257,14 @@ def _write_verb(
 ) -> str:
     """Return a verb's part; what the options mean that the program itself has is not repeated."""
     every = [one for one in list_arguments(verb.parser) if one.dest != "help"]
-    wanted = [one for one in every if not _find(one, shared)]
-    news = [one for one in wanted if not _find(one, general)]
+    wanted = [one for one in every if not is_among(one, shared)]
+    news = [one for one in wanted if not is_among(one, general)]
     others = " and ".join(f"`{name}`" for name in verb.aliases)
     also = f" Its other name is {others}." if others else ""
     return (
         f"## {verb.name}\n\n"
         f"`{parser.prog} {verb.name}` {_write_usage(verb.parser, wanted)}\n\n"
         f"{_sentence(verb.summary)}{also}\n\n{_write_arguments(verb.parser, news)}"
-    )
-
-
-def _find(one: Action, among: list[Action]) -> bool:
-    """Say whether an option of the same name is there, with nothing else said of it."""
-    return any(
-        other.option_strings == one.option_strings and (not one.help or other.help == one.help)
-        for other in among
-        if one.option_strings
     )
 
 
