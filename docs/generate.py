@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Writes what is drawn from the code, docs/reference and the message catalog: `docs/generate.py config`."""
+"""Writes what is drawn from the code, `docs/generate.py [PART OF A NAME]...`."""
 
 import inspect
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from docs import completions, manual
 from factoryd.core.config_schema import Key, Section, describe
 from factoryd.core.events import KINDS, AttemptEnded, Fact, kind_of
 from factoryd.core.explanations import EXPLANATIONS, write_catalog
@@ -406,12 +408,15 @@ PAGES = {
 
 FILES = {f"docs/reference/{name}.md": page for name, page in PAGES.items()}
 FILES["systemd/factoryd.catalog"] = write_catalog
+FILES |= manual.PAGES | completions.FILES
+FILES["docs/man/factoryd.toml.5"] = partial(manual.write_config_page, CONFIG_INTRO, CONFIG_COMMAND)
 
 
 def main() -> None:
     """Write the files whose names hold one of the arguments, all without one."""
     for file, write in FILES.items():
         if not sys.argv[1:] or any(name in file for name in sys.argv[1:]):
+            (ROOT / file).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / file).write_text(write(), encoding="utf-8")
 
 
