@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 import trio
 
-from factoryd.core.allowed import must_be_retriable, must_be_under_way
+from factoryd.core.allowed import is_unfinished, must_be_retriable, must_be_under_way
 from factoryd.core.errors import FactoryError, IllegalFact, LedgerUnavailable
 from factoryd.core.events import (
     AnyFact,
@@ -19,7 +19,7 @@ from factoryd.core.events import (
     IssueLeftReady,
     IssueReopened,
 )
-from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
+from factoryd.core.lifecycle import TERMINAL
 from factoryd.core.model import Issue, IssueState
 from factoryd.core.policy import Decision, Dispatch, Escalate, Reopen, Skip, decide, in_order
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
@@ -213,11 +213,7 @@ class Scheduler:
 
     def _unfinished(self) -> list[IssueRecord]:
         records = self._shop.ledger.registry.issues.values()
-        return [
-            record
-            for record in records
-            if record.state in IN_FLIGHT or (record.state in TERMINAL and not record.written)
-        ]
+        return [record for record in records if is_unfinished(record)]
 
     async def _dispatch_until_over(
         self, scopes: trio.Nursery, iterations: Iterations | None
