@@ -18,11 +18,11 @@ demo: $(VENV)/installed
 	@$(PYTHON) examples/demo/run
 
 # Two halves side by side: what mostly waits for machines, and the rest, whose reach is measured.
-# Without the programs that make machines, the tests that need one are skipped, except in CI.
+# Without these programs the tests that need one are skipped, except in CI.
 APART := tests/vm tests/systemd tests/system/test_chaos.py tests/unit/test_model_machine.py
 
 test: $(VENV)/ready
-	@.ci/need mmdebstrap qemu-system-x86 cpio systemd-container || [ "$$CI" != true ]
+	@.ci/need mmdebstrap qemu-system-x86 cpio systemd-container mandoc zsh fish bash-completion || [ "$$CI" != true ]
 	@$(PYTHON) -m coverage erase
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-apart test-rest
 	@$(PYTHON) -m coverage combine --quiet

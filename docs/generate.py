@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Writes what is drawn from the code, docs/reference and the message catalog: `docs/generate.py config`."""
+"""Writes what is drawn from the code, `docs/generate.py [PART OF A NAME]...`."""
 
 import inspect
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from docs import completions, manual
 from factoryd.core.config_schema import Key, Section, describe
 from factoryd.core.events import KINDS, AttemptEnded, Fact, kind_of
 from factoryd.core.explanations import EXPLANATIONS, write_catalog
@@ -36,6 +38,8 @@ One TOML file, looked for in this order:
 `factoryd check-config` prints the effective configuration, defaults included, or every mistake at
 once, one `FILE: key: reason` each, and then exits with 2. Unknown keys are mistakes. Paths are
 relative to the directory of the file.
+
+A daemon reads it when it starts, and again at [`factoryctl reload`](../how-to/reload.md) or SIGHUP.
 
 - A *duration* is a whole number and a unit, `"250ms"`, `"30s"`, `"5m"` or `"2h"`.
 - A *size* is a whole number and `K`, `M`, `G` or `T` (powers of 1024), or bytes without a unit.
@@ -406,12 +410,15 @@ PAGES = {
 
 FILES = {f"docs/reference/{name}.md": page for name, page in PAGES.items()}
 FILES["systemd/factoryd.catalog"] = write_catalog
+FILES |= manual.PAGES | completions.FILES
+FILES["docs/man/factoryd.toml.5"] = partial(manual.write_config_page, CONFIG_INTRO, CONFIG_COMMAND)
 
 
 def main() -> None:
     """Write the files whose names hold one of the arguments, all without one."""
     for file, write in FILES.items():
         if not sys.argv[1:] or any(name in file for name in sys.argv[1:]):
+            (ROOT / file).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / file).write_text(write(), encoding="utf-8")
 
 

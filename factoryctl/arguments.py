@@ -14,6 +14,11 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
 
     `run` is the name of the module in `factoryctl.verbs` that does it.
     """
+    return make_parser().parse_args(arguments)
+
+
+def make_parser() -> ArgumentParser:
+    """Return the parser of command lines; manual and completions are written from it, too."""
     parser = ArgumentParser(
         prog="factoryctl",
         description="Watch and steer factoryd.",
@@ -36,7 +41,7 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
         verb.set_defaults(run=name)
         _common(verb)
         define(verb)
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _formatter(prog: str) -> HelpFormatter:

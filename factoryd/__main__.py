@@ -39,7 +39,7 @@ CUT_OFF = 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `factoryd` with the arguments of this process and return its exit status."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     verb: Callable[[argparse.Namespace], int] = options.verb
     try:
         return verb(options)
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of command lines; manual and completions are written from it, too."""
     parser = argparse.ArgumentParser(
         prog="factoryd", description="Supervise coding agents, one nursery per issue."
     )

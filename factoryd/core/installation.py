@@ -1,6 +1,7 @@
 """What of the shipped files a machine or a user is given: where it goes and what is in it."""
 
 import re
+from collections.abc import Iterator
 
 from factoryd.core.errors import BadUsage
 from factoryd.core.model import Data
@@ -18,7 +19,7 @@ _SUBGROUP_SINCE = 254
 
 
 class Shipped(Data, frozen=True, kw_only=True):
-    """One file: its name among the shipped ones, and its place below a base directory.
+    """One file: its name among the shipped ones, and its place below a base directory or at the root.
 
     `comment` is what begins a comment in it.
     """
@@ -42,7 +43,22 @@ class Installation(Data, frozen=True, kw_only=True):
 
 
 _UNITS = ("factoryd.service", "factoryd.socket", "factoryd-reap.service", "factoryd-reap.timer")
+_MANUAL = ("factoryctl.1", "factoryd.toml.5", "factoryd.8")
+_COMPLETED = ("factoryctl", "factoryd")
 _STARTED = "factoryd.service factoryd.socket factoryd-reap.timer"
+
+
+def _for_people(share: str, fish: str) -> Iterator[Shipped]:
+    """Yield the manual and what shells complete, below the directory that shells and man look in."""
+    for page in _MANUAL:
+        to = f"{share}man/man{page[-1]}/{page}"
+        yield Shipped(name=f"docs/man/{page}", to=to, comment='.\\"')
+    for one in _COMPLETED:
+        to = f"{share}bash-completion/completions/{one}"
+        yield Shipped(name=f"completions/bash/{one}", to=to)
+        to = f"{share}zsh/site-functions/_{one}"
+        yield Shipped(name=f"completions/zsh/_{one}", to=to)
+        yield Shipped(name=f"completions/fish/{one}.fish", to=f"{fish}/{one}.fish")
 
 
 def for_machine() -> Installation:
@@ -53,14 +69,22 @@ def for_machine() -> Installation:
             *(Shipped(name=f"systemd/{one}", to=f"lib/systemd/system/{one}") for one in _UNITS),
             Shipped(name="systemd/factoryd.sysusers", to="lib/sysusers.d/factoryd.conf"),
             Shipped(name="systemd/factoryd.tmpfiles", to="lib/tmpfiles.d/factoryd.conf"),
+            Shipped(name="systemd/factoryd.catalog", to="lib/systemd/catalog/factoryd.catalog"),
+            # Of what is below /usr/local fish does not know unless XDG_DATA_DIRS says so.
+            *_for_people("share/", "/etc/fish/completions"),
         ),
         begin=(
             "systemd-sysusers factoryd.conf",
             "systemd-tmpfiles --create factoryd.conf",
+            "journalctl --update-catalog",
             "systemctl daemon-reload",
             "systemctl enable --now factoryd.service",
         ),
-        end=(f"systemctl stop {_STARTED}", f"systemctl disable {_STARTED}"),
+        end=(
+            f"systemctl stop {_STARTED}",
+            f"systemctl disable {_STARTED}",
+            "journalctl --update-catalog",
+        ),
     )
 
 
@@ -68,8 +92,9 @@ def for_user(data_home: str) -> Installation:
     """Return what a user installs for services of their own; `data_home` is `$XDG_DATA_HOME`."""
     return Installation(
         base=data_home,
-        files=tuple(
-            Shipped(name=f"systemd/user/{one}", to=f"systemd/user/{one}") for one in _UNITS
+        files=(
+            *(Shipped(name=f"systemd/user/{one}", to=f"systemd/user/{one}") for one in _UNITS),
+            *_for_people("", "fish/vendor_completions.d"),
         ),
         begin=(
             "systemctl --user daemon-reload",
@@ -87,9 +112,13 @@ def for_image(installation: Installation, root: str) -> Installation:
         files=installation.files,
         begin=(
             f"systemd-sysusers --root={root} factoryd.conf",
+            f"journalctl --root={root} --update-catalog",
             f"systemctl --root={root} enable factoryd.service",
         ),
-        end=(f"systemctl --root={root} disable {_STARTED}",),
+        end=(
+            f"systemctl --root={root} disable {_STARTED}",
+            f"journalctl --root={root} --update-catalog",
+        ),
     )
 
 
@@ -108,7 +137,7 @@ def fill_in(text: str, shipped: Shipped, programs: str, systemd: int | None) -> 
     text = _PROGRAMS.sub(lambda found: f"{found[1]}{programs}/{found[2]}", text)
     if systemd is not None and systemd < _SUBGROUP_SINCE:
         text = _SUBGROUP.sub("", text)
-    return f"{text.rstrip()}\n\n{shipped.comment} {MARK}\n"
+    return f"{text.rstrip()}\n{shipped.comment} {MARK}\n"
 
 
 def is_ours(content: bytes) -> bool:

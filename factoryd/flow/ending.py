@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from factoryd.core.allowed import may_withdraw, must_be_killable
+from factoryd.core.allowed import look_up, may_withdraw, must_be_killable
 from factoryd.core.errors import FactoryError, IllegalFact
 from factoryd.core.events import IssueClaimed, IssueStopping
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
@@ -70,7 +70,8 @@ class Endings:
                 await scope.stop_unless_over(stop, None)
 
     def _check(self, key: str) -> Issue | None:
-        return must_be_killable(key, self._shop.ledger.registry.issue(key), self._ready())
+        record = self._shop.ledger.registry.issue(key)
+        return must_be_killable(look_up(key, record, self._ready()))
 
     async def _end(
         self, stops: Sequence[IssueStopping], waiting: Sequence[Issue], grace_s: float | None

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from factoryd.core.allowed import must_be_retriable, must_be_under_way
+from factoryd.core.allowed import Named, look_up, must_be_retriable, must_be_under_way
 from factoryd.core.errors import FactoryError, IllegalFact, LedgerUnavailable
 from factoryd.core.events import (
     AnyFact,
@@ -131,7 +131,7 @@ class Scheduler:
         """
         folded = same_issue(key)
         await self._wait_tidy(key)
-        record = must_be_retriable(key, self._record(key), self.ready())
+        record = must_be_retriable(self._look_up(key))
         if folded in self._reopening:
             raise FactoryError(f"{key} is being reopened already")
         # Its source first: should the daemon die in between, it has left ready and come back.
@@ -163,15 +163,12 @@ class Scheduler:
         Raises `NoSuchTarget` for a key nobody knows and `FactoryError` when nothing of it is under
         way, or it is frozen already.
         """
-        return await self._shop.runner.frost.freeze(
-            must_be_under_way(key, self._record(key), self.ready()), reason
-        )
+        issue = must_be_under_way(self._look_up(key))
+        return await self._shop.runner.frost.freeze(issue, reason)
 
     async def thaw(self, key: str) -> Settled:
         """Have a frozen issue go on; raises as `freeze` does, also when it is not frozen."""
-        return await self._shop.runner.frost.thaw(
-            must_be_under_way(key, self._record(key), self.ready())
-        )
+        return await self._shop.runner.frost.thaw(must_be_under_way(self._look_up(key)))
 
     def keep_agents(self, *, keep: bool) -> None:
         """Say whether scopes that are cancelled leave their agents running, for the next daemon.
@@ -214,6 +211,9 @@ class Scheduler:
 
     def _record(self, key: str) -> IssueRecord | None:
         return self._shop.ledger.registry.issue(key)
+
+    def _look_up(self, key: str) -> Named:
+        return look_up(key, self._record(key), self.ready())
 
     async def _dispatch_until_over(
         self, scopes: trio.Nursery, iterations: Iterations | None

@@ -34,7 +34,7 @@ SECTIONS = {
     "factory": "slots = 60",
     "dispatch": 'error_cooldown = "5m"',
     "resume": 'max_resumes = 1\ndelay = "10ms"',
-    "output": "journal = true",
+    "output": "journal = true\njournal_rate = 0",
 }
 
 ENDS = {

@@ -107,7 +107,7 @@ def test_every_command_that_is_advised_exists_and_stays_on_one_line(kind, tmp_pa
         if program == "factoryctl":
             arguments.parse(words)
         elif program == "factoryd":
-            daemon._parser().parse_args(words)
+            daemon.make_parser().parse_args(words)
         elif shutil.which(program):
             look = [program, f"--directory={tmp_path}", *words]
             subprocess.run(look, check=True, capture_output=True)

@@ -130,10 +130,31 @@ def test_the_version_of_systemd_is_read_from_what_it_says(said, version):
 def test_every_shipped_unit_is_installed_for_the_machine_and_for_users():
     shipped = {f"systemd/{one}" for one in files(ROOT / "systemd")}
     installed = {one.name for one in (*for_machine().files, *for_user("/d").files)}
-    assert {one for one in shipped if not one.endswith(".catalog")} <= installed
+    assert shipped <= installed
     for installation in (for_machine(), for_user("/d")):
         places = [one.to for one in installation.files]
         assert len(set(places)) == len(places)
+
+
+@pytest.mark.parametrize("installation", [for_machine(), for_user("/d")])
+def test_the_manual_and_all_completions_are_installed_for_the_machine_and_for_users(installation):
+    shipped = {
+        str(one.relative_to(ROOT))
+        for directory in ("docs/man", "completions")
+        for one in (ROOT / directory).rglob("*")
+        if one.is_file()
+    }
+    assert len(shipped) == 9
+    assert shipped <= {one.name for one in installation.files}
+
+
+def test_whoever_installs_the_catalog_is_told_to_make_it_known():
+    for one in (for_machine(), for_image(for_machine(), "/image")):
+        for commands in (one.begin, one.end):
+            assert any(
+                command.startswith("journalctl") and command.endswith(" --update-catalog")
+                for command in commands
+            )
 
 
 def test_commands_for_an_image_name_its_root():
@@ -146,9 +167,9 @@ def test_commands_for_an_image_name_its_root():
 
 def test_all_files_are_written_whole_and_what_comes_next_is_told(image):
     told = install_units(image, {}, None)
-    placed = [one.to for one in for_machine().files]
-    assert files(image.root) == sorted(f"usr/local/{one}" for one in placed)
-    assert told[: len(placed)] == tuple(f"{image.root}/usr/local/{one}: written" for one in placed)
+    placed = [PurePath("/usr/local", one.to) for one in for_machine().files]
+    assert files(image.root) == sorted(str(one.relative_to("/")) for one in placed)
+    assert told[: len(placed)] == tuple(f"{image.root}{one}: written" for one in placed)
     assert told[len(placed)] == "next:"
     assert told[len(placed) + 1 :]
     for one in files(image.root):
@@ -252,7 +273,8 @@ def test_nothing_outside_an_image_is_removed(tmp_path):
     outside.mkdir()
     install_units(Target(root=outside), {}, None)
     before = snapshot(outside)
-    (image / "usr").symlink_to(outside / "usr")
+    for one in outside.iterdir():
+        (image / one.name).symlink_to(one)
     told = uninstall_units(Target(root=image), {})
     assert all(one.endswith(": kept") for one in told[: len(before)])
     assert snapshot(outside) == before
