@@ -39,6 +39,8 @@ One TOML file, looked for in this order:
 once, one `FILE: key: reason` each, and then exits with 2. Unknown keys are mistakes. Paths are
 relative to the directory of the file.
 
+A daemon reads it when it starts, and again at [`factoryctl reload`](../how-to/reload.md) or SIGHUP.
+
 - A *duration* is a whole number and a unit, `"250ms"`, `"30s"`, `"5m"` or `"2h"`.
 - A *size* is a whole number and `K`, `M`, `G` or `T` (powers of 1024), or bytes without a unit.
 

@@ -81,7 +81,7 @@ DAEMON_ENVIRONMENT = (
     | PLACES
     | {
         "XDG_DATA_HOME": "where `install-units --user` puts files (`~/.local/share`)",
-    "PATH": "where `git` is looked for",
+        "PATH": "where `git` is looked for",
         "NOTIFY_SOCKET": "how to tell the service manager; without it nobody is told",
         "WATCHDOG_USEC": "how often the service manager wants to hear of progress",
         "WATCHDOG_PID": "whom it wants to hear it from",

@@ -43,6 +43,11 @@ def must_be_killable(named: Named) -> Issue | None:
     return named.shown
 
 
+def is_unfinished(record: IssueRecord) -> bool:
+    """Say whether an issue is in flight, or how it ended is still to be written back."""
+    return record.state in IN_FLIGHT or (record.state in TERMINAL and not record.written)
+
+
 def may_withdraw(record: IssueRecord, outcome: IssueState) -> bool:
     """Say whether an issue that has ended may still be asked to end as something else.
 

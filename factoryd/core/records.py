@@ -96,7 +96,7 @@ class HandoffRecord(Data, frozen=True, kw_only=True):
 
 
 class Counters(Data, frozen=True, kw_only=True):
-    """How often things happened, over the life of the ledger."""
+    """How often things happened, over the life of the ledger; an end that is withdrawn, not at all."""
 
     dispatched: int = 0
     done: int = 0

@@ -42,14 +42,13 @@ from factoryd.core.events import (
     Recorded,
     RunEmptied,
     RunExited,
-    RunResult,
     RunStarted,
     RunStarting,
     StageStarted,
 )
 from factoryd.core.frozen import freeze_or_thaw, thawed
 from factoryd.core.lifecycle import next_state
-from factoryd.core.model import AgentState, IssueState, RunId
+from factoryd.core.model import IssueState, RunId
 from factoryd.core.names import check_name_free
 from factoryd.core.records import (
     Counters,
@@ -60,6 +59,7 @@ from factoryd.core.records import (
     StopRule,
     same_issue,
 )
+from factoryd.core.run_life import RunFact, move_run
 
 
 class Registry:
@@ -204,11 +204,11 @@ class Draft:
             case RunStarting():
                 record = self._begin_run(record, fact, at)
                 entry = replace(entry, takes=f"agent:{fact.agent}")
-            case RunStarted() | RunExited() | RunEmptied() | HandoffMade():
-                run = self._move_run(self._live_run(record, fact.run), fact, at)
-                record = self._sum_up(replace(record, runs={**record.runs, run.agent: run}), fact)
-                if isinstance(fact, RunEmptied):
-                    entry = replace(entry, frees=f"agent:{run.agent}")
+            case RunStarted() | RunExited() | HandoffMade():
+                record = self._move_run(record, fact, at)
+            case RunEmptied():
+                entry = replace(entry, frees=f"agent:{_live_run(record, fact.run).agent}")
+                record = self._move_run(record, fact, at)
             case HandoffCleared():
                 entry = replace(entry, frees=self._clear_handoff(fact))
             case _:
@@ -226,12 +226,13 @@ class Draft:
                 )
             case StageStarted():
                 return replace(record, round=fact.round, stage=fact.stage)
-            case OutcomeWritten():
-                return replace(record, written=True)
+            case OutcomeWritten() | OutcomeWithheld():
+                return self._settle(record, fact)
             case IssueFrozen() | IssueThawed():
                 return freeze_or_thaw(record, fact)
             case IssueStopping():
                 _check_unwritten(record)
+                self._count_end(self.issues[same_issue(fact.issue)].state, -1)
                 asked = replace(thawed(record), reason=fact.reason, not_before=None)
                 return replace(asked, ends_as=fact.outcome)
             case IssueDone() | IssueParked() | IssueCancelled():
@@ -245,10 +246,6 @@ class Draft:
                 return self._reroute(record, fact)
             case NameCollided():
                 return self._collide(record, fact)
-            case OutcomeWithheld():
-                told = f"{record.reason}; " if record.reason else ""
-                reason = f"{told}its outcome is not written back: {fact.reason}"
-                return replace(record, written=True, reason=reason)
             case _:
                 raise AssertionError(fact)
 
@@ -259,9 +256,22 @@ class Draft:
             raise IllegalFact(f"{fact.issue}: it is to end as {old.ends_as}")
         if record.live_runs or record.attempt_open:
             raise IllegalFact(f"{fact.issue}: its attempt has not ended")
-        done = isinstance(fact, IssueDone)
-        self._count(done=int(done), parked=int(isinstance(fact, IssueParked)))
+        self._count_end(record.state, 1)
         return replace(thawed(record), reason=fact.reason, not_before=None)
+
+    def _count_end(self, end: IssueState, more: int) -> None:
+        if end in {IssueState.DONE, IssueState.PARKED}:
+            self._count(**{end.value: more})
+
+    def _settle(self, record: IssueRecord, fact: OutcomeWritten | OutcomeWithheld) -> IssueRecord:
+        _check_unwritten(record)
+        if fact.outcome is not record.state:
+            raise IllegalFact(f"{fact.issue}: it has not ended as {fact.outcome}")
+        if isinstance(fact, OutcomeWritten):
+            return replace(record, written=True)
+        told = f"{record.reason}; " if record.reason else ""
+        reason = f"{told}its outcome is not written back: {fact.reason}"
+        return replace(record, written=True, reason=reason)
 
     def _reroute(self, record: IssueRecord, fact: IssueRerouted) -> IssueRecord:
         if record.attempt:
@@ -329,48 +339,13 @@ class Draft:
         )
         return replace(record, runs={**record.runs, fact.agent: run})
 
-    def _live_run(self, record: IssueRecord, run_id: RunId) -> RunRecord:
-        for run in record.live_runs:
-            if run.run == run_id:
-                return run
-        raise IllegalFact(f"{record.issue.key}: run {run_id} is not live")
-
-    def _move_run(
-        self, run: RunRecord, fact: RunStarted | RunExited | RunEmptied | HandoffMade, at: float
-    ) -> RunRecord:
-        match fact:
-            case RunStarted():
-                place = replace(run.place, cgroup_inode=fact.cgroup_inode)
-                running = AgentState.RUNNING
-                return replace(run, state=running, identity=fact.identity, place=place, since=at)
-            case RunExited():
-                if run.exit is not None:
-                    raise IllegalFact(f"{fact.issue}: how run {fact.run} ended is known already")
-                return replace(run, state=AgentState.EXITED, exit=fact.exit)
-            case RunEmptied():
-                good = fact.result in {RunResult.SUCCEEDED, RunResult.CHANGES}
-                return replace(
-                    run,
-                    state=AgentState.SUCCEEDED if good else AgentState.FAILED,
-                    result=fact.result,
-                    reason=fact.reason,
-                    report=fact.report,
-                    receipt=fact.receipt,
-                )
-            case HandoffMade():
-                self.handoffs[fact.run] = HandoffRecord(
-                    place=run.place, identity=run.identity, reason=fact.reason, since=at
-                )
-                return replace(
-                    run,
-                    state=AgentState.LEAKED,
-                    result=fact.result,
-                    reason=fact.reason,
-                    report=fact.report,
-                    receipt=fact.receipt,
-                )
-
-    def _sum_up(self, record: IssueRecord, fact: AnyFact) -> IssueRecord:
+    def _move_run(self, record: IssueRecord, fact: RunFact, at: float) -> IssueRecord:
+        run = move_run(_live_run(record, fact.run), fact, at)
+        record = replace(record, runs={**record.runs, run.agent: run})
+        if isinstance(fact, HandoffMade):
+            self.handoffs[fact.run] = HandoffRecord(
+                place=run.place, identity=run.identity, reason=fact.reason, since=at
+            )
         if not isinstance(fact, RunEmptied):
             return record
         peak = max(record.peak_processes, fact.receipt.peak_processes or 0)
@@ -397,3 +372,10 @@ class Draft:
 def _check_unwritten(record: IssueRecord) -> None:
     if record.written:
         raise IllegalFact(f"{record.issue.key}: its outcome is written back already")
+
+
+def _live_run(record: IssueRecord, run_id: RunId) -> RunRecord:
+    for run in record.live_runs:
+        if run.run == run_id:
+            return run
+    raise IllegalFact(f"{record.issue.key}: run {run_id} is not live")

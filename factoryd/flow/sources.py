@@ -7,8 +7,9 @@ from typing import Protocol
 
 import trio
 
+from factoryd.core.allowed import is_unfinished
 from factoryd.core.config import SourceConfig
-from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
+from factoryd.core.lifecycle import IN_FLIGHT
 from factoryd.core.model import Issue, IssueState
 from factoryd.core.records import IssueRecord, same_issue
 from factoryd.flow.ledger import Ledger
@@ -143,8 +144,5 @@ class Sources:
 
     def unfinished(self) -> list[IssueRecord]:
         """Return the issues that are claimed, or whose outcome is not written back yet."""
-        return [
-            record
-            for record in self._ledger.registry.issues.values()
-            if record.state in IN_FLIGHT or (record.state in TERMINAL and not record.written)
-        ]
+        records = self._ledger.registry.issues.values()
+        return [record for record in records if is_unfinished(record)]

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import trio
 
+from factoryd.core.allowed import is_unfinished
 from factoryd.core.errors import BadUsage, FactoryError, IllegalFact, LedgerUnavailable
 from factoryd.core.events import (
     AnyFact,
@@ -14,7 +15,7 @@ from factoryd.core.events import (
     Recorded,
     RunEmptied,
 )
-from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
+from factoryd.core.lifecycle import TERMINAL
 from factoryd.core.model import IssueState
 from factoryd.core.records import same_issue
 from factoryd.flow.scheduler import Scheduler
@@ -179,8 +180,8 @@ class Steering:
     def _keys_to_kill(self, call: KillCall) -> dict[str, str]:
         """Return what is to end, each issue once, by the form under which keys are compared."""
         if call.all:
-            flying = self._ledger.registry.issues.values()
-            keys = [one.issue.key for one in flying if one.state in IN_FLIGHT]
+            known = self._ledger.registry.issues.values()
+            keys = [one.issue.key for one in known if is_unfinished(one)]
         else:
             if not call.targets:
                 raise BadUsage("name an issue or an agent to kill, or say that all are meant")

@@ -18,6 +18,7 @@ from factoryd.adapters.journald import (
     JournalSink,
     LabelFormatter,
     SilentSink,
+    SwitchedSink,
     connect_journal,
     keep_up,
     set_up_logging,
@@ -501,3 +502,19 @@ def test_a_traceback_is_shown_below_its_line():
     lines = LabelFormatter().format(record).splitlines()
     assert lines[0].endswith("ERROR   failed")
     assert lines[-1] == "ValueError: why"
+
+
+def test_a_sink_that_is_switched_off_forwards_nothing_until_it_is_on_again():
+    lines, wanted = [], [True]
+
+    class Sink:
+        def line(self, place, offset, text):
+            lines.append((offset, text))
+
+    sink = SwitchedSink(Sink(), lambda: wanted[0])
+    sink.line(PLACE, 1, "a")
+    wanted[0] = False
+    sink.line(PLACE, 2, "b")
+    wanted[0] = True
+    sink.line(PLACE, 3, "c")
+    assert lines == [(1, "a"), (3, "c")]

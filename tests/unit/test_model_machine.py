@@ -4,7 +4,9 @@ In continuous integration 2,000 lives are played, else fewer; `MODEL_EXAMPLES` s
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings, strategies as st
@@ -12,12 +14,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import replace
 from typing_extensions import override
 
-from factoryd.core.errors import IllegalFact, NameTaken
+from factoryd.core.allowed import look_up, may_withdraw, must_be_killable, must_be_retriable
+from factoryd.core.errors import FactoryError, IllegalFact, NameTaken
 from factoryd.core.events import (
     AnyFact,
     AttemptEnded,
     AttemptResult,
     AttemptStarted,
+    FactoryPaused,
+    FactoryResumed,
     HandoffCleared,
     HandoffMade,
     IssueCancelled,
@@ -56,6 +61,7 @@ from factoryd.core.policy import (
     cooldown_s,
     decide,
     decide_exit,
+    hold_reason,
     in_order,
 )
 from factoryd.core.records import IssueRecord, RunRecord, same_issue
@@ -71,15 +77,26 @@ AGENTS = {"A": ("a-b-c", "a-x"), "A-B": ("a-b-c", "a-b-x"), "Y": ("y-x",), "Z": 
 """Agents of each issue; two issues have agents that would be called the same."""
 
 RESULTS = (AttemptResult.FAILED, AttemptResult.SUCCEEDED, AttemptResult.DEFERRED)
-REPOS = st.sampled_from([None, None, None, "no"])
+REPOS = (None, None, None, "no")
 
-keys = st.sampled_from(sorted(AGENTS))
+ALL_KEYS = sorted(AGENTS)
+keys = st.sampled_from(ALL_KEYS)
+chances = st.randoms(use_true_random=True)
+"""Dice that are drawn once: to draw each throw would take most of the time."""
+
 S = IssueState
 
+UNDER_WAY = frozenset({S.CLAIMED, S.RUNNING, S.COOLDOWN})
+END_STATES: dict[type[IssueDone | IssueParked | IssueCancelled], IssueState] = {
+    IssueDone: S.DONE,
+    IssueParked: S.PARKED,
+    IssueCancelled: S.CANCELLED,
+}
 
-def found(data: st.DataObject, records: Iterable[IssueRecord]) -> IssueRecord:
+
+def found(chance: Random, records: Iterable[IssueRecord]) -> IssueRecord:
     """Return one of some records; a rule that has none to choose from is not played."""
-    return data.draw(st.sampled_from(sorted(records, key=lambda one: one.issue.key)))
+    return chance.choice(sorted(records, key=lambda one: one.issue.key))
 
 
 class Factory(RuleBasedStateMachine):
@@ -106,6 +123,11 @@ class Factory(RuleBasedStateMachine):
         self.live: dict[str, str] = {}
         self.owed: dict[str, str] = {}
         self.frozen: set[str] = set()
+        self.paused = False
+        self.wanted: dict[str, IssueState] = {}
+        """What those are to end as that are being stopped."""
+        self.unwritten: dict[str, IssueState] = {}
+        self.ends: Counter[IssueState | None] = Counter()
 
     @initialize(listed=st.lists(keys, min_size=1, unique=True))
     def a_source_begins(self, listed):
@@ -149,6 +171,7 @@ class Factory(RuleBasedStateMachine):
 
     def _watch(self, fact: AnyFact) -> None:
         self._watch_issue(fact, same_issue(fact.issue))
+        self._watch_end(fact, same_issue(fact.issue))
         self._watch_frozen(fact, same_issue(fact.issue))
         self._watch_run(fact)
 
@@ -164,7 +187,7 @@ class Factory(RuleBasedStateMachine):
                 self.ended.discard(key)  # it is ended anew while its outcome is not written
                 self.claimed.add(key)
             case IssueReopened():
-                self.ended.remove(key)
+                self.ended.discard(key)  # or it was escalated, and never began
                 self.collisions = {one for one in self.collisions if one[0] != key}
             case NameCollided():
                 assert (key, fact.agent, fact.holder) not in self.collisions, "told twice"
@@ -176,6 +199,29 @@ class Factory(RuleBasedStateMachine):
                 self.attempts[key] = fact.attempt
             case AttemptEnded():
                 del self.attempts[key]
+            case _:
+                pass
+
+    def _watch_end(self, fact: AnyFact, key: str) -> None:
+        match fact:
+            case IssueStopping():
+                assert fact.withdraws is (key in self.unwritten), (
+                    "only what stands not is withdrawn"
+                )
+                self.ends[self.unwritten.pop(key, None)] -= 1
+                self.wanted[key] = fact.outcome
+            case IssueDone() | IssueParked() | IssueCancelled():
+                end = END_STATES[type(fact)]
+                assert self.wanted.pop(key, end) is end, "it was to end as something else"
+                self.unwritten[key] = end
+                self.ends[end] += 1
+            case OutcomeWritten() | OutcomeWithheld():
+                assert self.unwritten.pop(key) is fact.outcome
+            case IssueReopened():
+                assert key not in self.unwritten, "brought back before its outcome was written"
+            case FactoryPaused() | FactoryResumed():
+                assert self.paused is isinstance(fact, FactoryResumed)
+                self.paused = not self.paused
             case _:
                 pass
 
@@ -222,7 +268,7 @@ class Factory(RuleBasedStateMachine):
         if key in self.listed:
             self.listed[key] = replace(self.listed[key], labels=labels, repo=repo)
 
-    def departures_are_noted(self, data):
+    def departures_are_noted(self, chance):
         for key, record in list(self.registry.issues.items()):
             if record.issue.key not in self.listed and not record.left_ready:
                 self.must(IssueLeftReady(issue=key))
@@ -235,13 +281,17 @@ class Factory(RuleBasedStateMachine):
             for one in self.registry.issues.values()
         )
 
-    def what_is_ready_is_looked_at(self, data):
+    def nothing_holds_back(self) -> bool:
+        paused = self.registry.paused is not None
+        return hold_reason(paused=paused, free_slots=SLOTS - self.busy()) is None
+
+    def what_is_ready_is_looked_at(self, chance):
         for shown in in_order(self.listed.values()):
             record = self.registry.issue(shown.key)
             match decide(shown, record, CONFIG, self.now):
                 case Dispatch(repo=repo, recipe=recipe):
                     assert "factory" in shown.labels
-                    if self.busy() < SLOTS:
+                    if self.nothing_holds_back():
                         self.must(
                             IssueClaimed(issue=shown.key, work=shown, repo=repo, recipe=recipe)
                         )
@@ -256,52 +306,106 @@ class Factory(RuleBasedStateMachine):
                 case Skip(reason=reason):
                     assert reason
 
-    @precondition(lambda self: len(self.facts) % 3 == 0)
-    @rule(key=keys)
-    def an_issue_is_killed(self, key):
-        record = self.registry.issue(key)
-        if record is None or record.state in {S.READY, S.ESCALATED}:
-            if key in self.listed:
-                claim = IssueClaimed(issue=key, work=self.listed[key], repo="", recipe="")
-                self.must(claim, IssueStopping(issue=key, reason="killed"))
-        elif record.state in {S.CLAIMED, S.RUNNING, S.COOLDOWN} or (
-            record.state in {S.DONE, S.PARKED} and not record.written
-        ):
-            ended = record.state in {S.DONE, S.PARKED}
-            self.must(IssueStopping(issue=key, reason="killed", withdraws=ended))
-        else:
-            assert not self.record(IssueStopping(issue=key, reason="killed"))
+    @rule(chance=chances, times=st.integers(1, 4))
+    def people_interfere(self, chance, times):
+        """Play what people do about issues and about the factory, which works meanwhile."""
+        for _ in range(times):
+            known = self.unwritten or {one.issue.key for one in self.those(*UNDER_WAY)}
+            key = chance.choice(sorted(known or ALL_KEYS) if chance.random() < 0.6 else ALL_KEYS)
+            chance.choice(self.people)(self, key.upper(), chance)
+            self.the_factory_goes_on(chance, chance.randint(0, 5))
 
-    @precondition(lambda self: len(self.facts) % 3 == 1)
-    @rule(key=keys, thaw=st.booleans())
-    def an_issue_is_frozen_or_thawed(self, key, thaw):
+    def an_issue_is_killed_or_released(self, key, chance):
+        outcome = chance.choice([S.CANCELLED, S.CANCELLED, S.DONE])
+        record = self.registry.issue(key)
+        stop = IssueStopping(issue=key, reason="asked", outcome=outcome)
+        try:
+            waiting = must_be_killable(look_up(key, record, list(self.listed.values())))
+        except FactoryError:
+            assert key not in self.listed or same_issue(key) in self.ended - self.unwritten.keys()
+            assert not self.record(stop)
+            assert not self.record(replace(stop, withdraws=True))
+            return
+        if waiting is not None:
+            self.must(IssueClaimed(issue=key, work=waiting, repo="", recipe=""), stop)
+            return
+        assert record is not None
+        if record.state in UNDER_WAY:
+            self.must(stop)
+        elif may_withdraw(record, outcome):
+            self.must(replace(stop, withdraws=True))
+        else:
+            assert record.state in {S.STOPPING, S.CANCELLED, outcome}, "it ends as was asked first"
+            assert not self.record(stop)
+            assert not self.record(replace(stop, withdraws=True))
+
+    def a_source_closes(self, key, chance):
+        outcome = chance.choice(sorted(TERMINAL))
+        record = self.registry.issue(key)
+        if record is not None and record.state in IN_FLIGHT | TERMINAL:
+            self.listed.pop(key, None)
+            stop = IssueStopping(issue=key, reason="closed", outcome=outcome)
+            assert self.record(stop) is (record.state in UNDER_WAY)
+
+    def an_issue_is_retried(self, key, chance):
+        record = self.registry.issue(key)
+        if same_issue(key) in self.unwritten:
+            return  # its scope still has it
+        again = IssueReopened(issue=key, reason="asked")
+        try:
+            known = must_be_retriable(look_up(key, record, list(self.listed.values())))
+        except FactoryError:
+            assert same_issue(key) not in self.ended
+            assert not self.record(again)
+            return
+        self.listed.setdefault(key, known.issue)
+        self.must(again)
+        assert self.registry.issues[same_issue(key)].attempts_used == 0
+
+    def dispatching_is_paused_or_resumed(self, key, chance):
+        resume = chance.random() < (0.9 if self.paused else 0.3)
+        fact = FactoryResumed() if resume else FactoryPaused(reason="lunch")
+        legal = resume is self.paused
+        assert self.record(fact) is legal
+
+    def an_issue_is_frozen_or_thawed(self, key, chance):
+        thaw = chance.random() < (0.8 if same_issue(key) in self.frozen else 0.2)
         record = self.registry.issue(key)
         fact = IssueThawed(issue=key) if thaw else IssueFrozen(issue=key, reason="lunch")
-        under_way = record is not None and record.state in {S.CLAIMED, S.RUNNING, S.COOLDOWN}
+        under_way = record is not None and record.state in UNDER_WAY
         legal = under_way and (same_issue(key) in self.frozen) is thaw
         assert self.record(fact) is legal
+
+    people = (
+        an_issue_is_killed_or_released,
+        an_issue_is_killed_or_released,
+        a_source_closes,
+        an_issue_is_retried,
+        an_issue_is_frozen_or_thawed,
+        dispatching_is_paused_or_resumed,
+    )
 
     # -------------------------------------------------------------------------------- one issue
 
     def those(self, *states: IssueState) -> list[IssueRecord]:
         return [one for one in self.registry.issues.values() if one.state in states]
 
-    def an_attempt_begins(self, data):
-        record = found(data, self.those(S.CLAIMED, S.COOLDOWN))
+    def an_attempt_begins(self, chance):
+        record = found(chance, self.those(S.CLAIMED, S.COOLDOWN))
         key = record.issue.key
         waits = record.state is S.COOLDOWN
         if waits and block_reason(record, self.now, CONFIG.dispatch.max_attempts) is not None:
             return
-        if waits and self.busy() >= SLOTS:
+        if self.paused or (waits and not self.nothing_holds_back()):
             return
         self.listed.pop(key, None)
         self.must(AttemptStarted(issue=key, attempt=record.attempts_used + 1))
         self.must(StageStarted(issue=key, round=1, stage=0))
 
-    def a_run_begins(self, data):
-        record = found(data, self.those(S.RUNNING))
+    def a_run_begins(self, chance):
+        record = found(chance, self.those(S.RUNNING))
         key = record.issue.key
-        agent = data.draw(st.sampled_from(AGENTS[key]))
+        agent = chance.choice(AGENTS[key])
         last = record.runs.get(agent)
         self.runs += 1
         run = f"{agent}-{self.runs}"
@@ -330,9 +434,9 @@ class Factory(RuleBasedStateMachine):
                 "a run of its own is no collision"
             )
 
-    def a_run_ends(self, data):
-        record = found(data, [one for one in self.registry.issues.values() if one.live_runs])
-        status = data.draw(st.sampled_from([0, 1, 10, 75, None]))
+    def a_run_ends(self, chance):
+        record = found(chance, [one for one in self.registry.issues.values() if one.live_runs])
+        status = chance.choice([0, 1, 10, 75, None])
         key, run = record.issue.key, record.live_runs[0]
         end = Ending(
             exit=run.exit or Exit(status=status),
@@ -343,7 +447,7 @@ class Factory(RuleBasedStateMachine):
         exited = RunExited(issue=key, run=run.run, exit=end.exit)
         assert self.record(exited) is (run.exit is None), "the first report of an exit counts"
         result = classify_exit(end)
-        self._close(key, run, result, emptied=data.draw(st.booleans()))
+        self._close(key, run, result, emptied=chance.random() < 0.5)
         if decide_exit(end) is NextStep.FAIL and len(record.live_runs) == 1:
             self._end_attempt(key, AttemptResult.FAILED)
 
@@ -359,9 +463,9 @@ class Factory(RuleBasedStateMachine):
                 HandoffMade(issue=key, run=run.run, result=result, report=report, reason="D state")
             )
 
-    def an_attempt_ends(self, data):
-        result = data.draw(st.sampled_from(RESULTS))
-        self._end_attempt(found(data, self.those(S.RUNNING)).issue.key, result)
+    def an_attempt_ends(self, chance):
+        result = chance.choice(RESULTS)
+        self._end_attempt(found(chance, self.those(S.RUNNING)).issue.key, result)
 
     def _end_attempt(self, key: str, result: AttemptResult) -> None:
         record = self.registry.issues[same_issue(key)]
@@ -377,56 +481,63 @@ class Factory(RuleBasedStateMachine):
             wait = cooldown_s(n, CONFIG.dispatch, 0.5)
             self.must(replace(ended, not_before=self.now + wait))
 
-    def a_stop_is_finished(self, data):
-        record = found(data, self.those(S.STOPPING))
+    def a_stop_is_finished(self, chance):
+        record = found(chance, self.those(S.STOPPING))
         key = record.issue.key
-        cancelled = IssueCancelled(issue=key, reason="killed")
-        if record.live_runs:
-            assert not self.record(cancelled)
-        elif record.attempt_open:
-            result = AttemptResult.CANCELLED
-            self.must(AttemptEnded(issue=key, attempt=record.attempt, result=result), cancelled)
-        else:
-            self.must(cancelled)
+        ended = AttemptEnded(
+            issue=key, attempt=record.attempt, result=AttemptResult.CANCELLED, reason="asked"
+        )
+        before = (ended,) if record.attempt_open else ()
+        for kind, end in END_STATES.items():
+            if end is not self.wanted[same_issue(key)] or record.live_runs:
+                assert not self.record(*before, kind(issue=key, reason="asked"))
+        if not record.live_runs:
+            kind = next(k for k, end in END_STATES.items() if end is record.ends_as)
+            self.must(*before, kind(issue=key, reason="asked"))
 
-    def an_outcome_is_written(self, data):
-        record = found(data, self.those(*TERMINAL))
-        self.must(OutcomeWritten(issue=record.issue.key, outcome=record.state))
+    def an_outcome_is_written(self, chance):
+        record = found(chance, self.those(*TERMINAL))
+        outcome = chance.choice([record.state, record.state, S.DONE])
+        right = outcome is record.state and not record.written
+        assert self.record(OutcomeWritten(issue=record.issue.key, outcome=outcome)) is right
 
-    def an_outcome_is_withheld(self, data):
-        record = found(data, [one for one in self.those(*TERMINAL) if not one.written])
+    def an_outcome_is_withheld(self, chance):
+        record = found(chance, [one for one in self.those(*TERMINAL) if not one.written])
         key, outcome = record.issue.key, record.state
         self.must(OutcomeWithheld(issue=key, outcome=outcome, reason="out of scope"))
 
-    def an_issue_is_triaged_anew(self, data):
-        record = found(data, self.those(S.CLAIMED))
+    def an_issue_is_triaged_anew(self, chance):
+        record = found(chance, self.those(S.CLAIMED))
         key, work = record.issue.key, record.issue
         anew = IssueRerouted(issue=key, work=work, repo="other", recipe="pair", reason="changed")
         assert self.record(anew) is (record.attempt == 0), "work that has begun keeps its route"
 
     @precondition(lambda self: self.owed)
-    @rule(data=st.data())
-    def the_reaper_proves_a_tree_empty(self, data):
-        run = data.draw(st.sampled_from(sorted(self.owed)))
+    @rule(chance=chances)
+    def the_reaper_proves_a_tree_empty(self, chance):
+        run = chance.choice(sorted(self.owed))
         where = self.registry.handoffs[run].place
         self.must(HandoffCleared(issue=where.issue, run=where.run, report=StopReport()))
 
-    @rule(data=st.data(), steps=st.integers(5, 25))
-    def the_factory_works(self, data, steps):
+    @rule(chance=chances, steps=st.integers(5, 25))
+    def the_factory_works(self, chance, steps):
         """Play what a factory does by itself, a few steps of it."""
+        self.the_factory_goes_on(chance, steps)
+
+    def the_factory_goes_on(self, chance: Random, steps: int) -> None:
         for _ in range(steps):
             possible = [self.what_is_ready_is_looked_at, self.departures_are_noted, self.new_work]
             possible += [move for move, states in self.moves() if self.those(*states)]
             possible += [self.a_run_ends] if self.live else []
             unwritten = any(not one.written for one in self.those(*TERMINAL))
             possible += [self.an_outcome_is_withheld] if unwritten else []
-            data.draw(st.sampled_from(possible))(data)
+            chance.choice(possible)(chance)
 
-    def new_work(self, data):
-        key = data.draw(keys)
-        self.listed[key] = issue(key, repo=data.draw(REPOS), since=self.now)
+    def new_work(self, chance):
+        key = chance.choice(ALL_KEYS)
+        self.listed[key] = issue(key, repo=chance.choice(REPOS), since=self.now)
 
-    def a_cooldown_goes_by(self, data):
+    def a_cooldown_goes_by(self, chance):
         self.now = max(one.not_before or self.now for one in self.those(S.COOLDOWN))
 
     def moves(self):
@@ -457,11 +568,11 @@ class Factory(RuleBasedStateMachine):
         assert self.registry.snapshot() == before
         self.replay_equals_the_live_state()
 
-    @rule(data=st.data())
-    def the_daemon_had_died_earlier(self, data):
+    @rule(chance=chances)
+    def the_daemon_had_died_earlier(self, chance):
         """Go on from what was committed at some moment, as if nothing had come after it."""
-        left = data.draw(st.sampled_from(self.commits))
-        cut = data.draw(st.integers(0, left))
+        left = chance.choice(self.commits)
+        cut = chance.randint(0, left)
         half = Registry.replay(None, self.facts[:cut]).snapshot()
         self.facts = self.facts[:left]
         self.commits = [n for n in self.commits if n <= left]
@@ -476,9 +587,9 @@ class Factory(RuleBasedStateMachine):
             self.held.discard(entry.frees or "")
             self.held |= {entry.takes} if entry.takes is not None else set()
 
-    @rule(key=keys, data=st.data())
-    def a_wrong_fact_is_tried(self, key, data):
-        fact = data.draw(st.sampled_from(one_of_each(key)))
+    @rule(key=keys, chance=chances)
+    def a_wrong_fact_is_tried(self, key, chance):
+        fact = chance.choice(one_of_each(key))
         before, draft = self.registry.snapshot(), Draft(self.registry)
         fork = draft.fork()
         try:
@@ -509,6 +620,18 @@ class Factory(RuleBasedStateMachine):
         frozen = {key for key, one in self.registry.issues.items() if one.frozen}
         assert frozen == self.frozen
         assert not frozen & self.ended
+
+    @invariant()
+    def every_end_is_told_once_and_counted_unless_it_is_withdrawn(self):
+        records = self.registry.issues.items()
+        ended = {key: one for key, one in records if one.state in TERMINAL}
+        unwritten = {key: one.state for key, one in ended.items() if not one.written}
+        assert unwritten == self.unwritten
+        counters = self.registry.counters
+        assert (counters.done, counters.parked) == (self.ends[S.DONE], self.ends[S.PARKED])
+        assert (self.registry.paused is not None) is self.paused
+        stopping = {key: one.ends_as for key, one in records if one.state is S.STOPPING}
+        assert stopping == self.wanted
 
     @invariant()
     def no_claimed_issue_is_lost(self):

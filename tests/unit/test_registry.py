@@ -1,5 +1,7 @@
 """The fold over facts: one picture, however it is come by."""
 
+from functools import partial
+
 import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -18,6 +20,7 @@ from factoryd.core.events import (
     IssueRerouted,
     IssueStopping,
     IssueThawed,
+    OutcomeWithheld,
     OutcomeWritten,
     Recorded,
     RunResult,
@@ -334,6 +337,29 @@ def test_counters_count_and_usage_adds_up():
     assert (counters.dispatched, counters.resumed, counters.failed) == (1, 1, 1)
     assert (counters.reaped, counters.done, counters.parked) == (1, 1, 0)
     assert (known(registry).cpu_s, known(registry).peak_processes) == (1.0, 3)
+
+
+def test_an_end_that_is_withdrawn_does_not_count():
+    registry = Registry()
+    fold(registry, claimed(), IssueParked(issue=KEY, reason="failed"))
+    assert (registry.counters.done, registry.counters.parked) == (0, 1)
+    withdrawn = IssueStopping(issue=KEY, reason="by hand", outcome=IssueState.DONE, withdraws=True)
+    fold(registry, withdrawn)
+    assert (registry.counters.done, registry.counters.parked) == (0, 0)
+    fold(registry, IssueDone(issue=KEY, reason="by hand"))
+    fold(registry, OutcomeWritten(issue=KEY, outcome=IssueState.DONE))
+    assert (registry.counters.done, registry.counters.parked) == (1, 0)
+
+
+@pytest.mark.parametrize("written", [OutcomeWritten, partial(OutcomeWithheld, reason="gone")])
+def test_an_outcome_is_what_the_issue_has_ended_as_and_told_once(written):
+    registry = Registry()
+    fold(registry, claimed(), IssueParked(issue=KEY, reason="failed"))
+    with pytest.raises(IllegalFact, match="it has not ended as done"):
+        fold(registry, written(issue=KEY, outcome=IssueState.DONE))
+    fold(registry, written(issue=KEY, outcome=IssueState.PARKED))
+    with pytest.raises(IllegalFact, match="is written back already"):
+        fold(registry, written(issue=KEY, outcome=IssueState.PARKED))
 
 
 def test_a_new_handoff_never_drops_an_older_one():

@@ -5,6 +5,7 @@ import trio
 from msgspec.structs import replace
 
 from factoryd.adapters.sources.front_matter import parse_issue
+from factoryd.core.closing import GONE_FOR_S
 from factoryd.core.config import SafetyConfig
 from factoryd.core.events import IssueCancelled, IssueDone, OutcomeWithheld, OutcomeWritten
 from factoryd.core.model import IssueState
@@ -107,7 +108,7 @@ async def test_the_gate_is_asked_again_before_the_write_back_and_its_no_is_recor
 
 async def test_an_issue_that_is_gone_is_no_reason_to_withhold_its_outcome(autojump_clock, factory):
     factory.put("AR-1")
-    factory.script.parts[REVIEW] = [Program(status=0, after_s=0.5)]
+    factory.script.parts[REVIEW] = [Program(status=0, after_s=GONE_FOR_S / 2)]
     async with factory.daemon() as daemon:
         await daemon.wait_runs(REVIEW)
         factory.source.take_away("AR-1")

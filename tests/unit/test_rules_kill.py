@@ -10,10 +10,13 @@ from factoryd.core.events import IssueCancelled, IssueStopping, OutcomeWritten, 
 from factoryd.core.lifecycle import TERMINAL
 from factoryd.core.model import IssueState
 from factoryd.flow.slots import PATIENCE_S
+from factoryd.flow.steering import Steering
 from factoryd.flow.views import find_issue
+from factoryd.wire.messages import KillCall
 from tests.fakes.factory import Daemon, Factory
 from tests.fakes.trees import FakeTrees, Program
 from tests.unit.factories import IMPL, REVIEW, configure, factory
+from tests.unit.test_views import overview_of
 
 __all__ = ["factory"]
 
@@ -285,6 +288,31 @@ async def test_a_write_back_that_is_only_slow_is_given_a_moment_by_a_kill(autoju
         assert daemon.record("AR-1").written
         assert daemon.state("AR-1") is S.DONE
     assert [one.state for one in factory.source.outcomes["AR-1"]] == [S.DONE]
+
+
+async def test_a_kill_of_all_reaches_also_what_only_waits_for_its_write_back(
+    autojump_clock, factory
+):
+    replies = []
+
+    async def say(reply, *, continues=False):
+        replies.append(reply)
+
+    def no_stop(reason, *, keep_agents):
+        raise AssertionError
+
+    async with factory.daemon() as daemon:
+        await done(factory, daemon)
+        factory.source.failure = None
+        hang(factory, "write_outcome")
+        factory.script.parts["ar-2-impl"] = [FOREVER]
+        factory.put("AR-2")
+        await daemon.wait_runs("ar-2-impl")
+        steering = Steering(daemon.shop, daemon.scheduler, overview_of(daemon), no_stop)
+        await steering.kill(KillCall(targets=(), all=True), say, more=False)
+        assert daemon.state("AR-1") is daemon.state("AR-2") is S.CANCELLED
+    (reply,) = replies
+    assert sorted(reply.ended) == ["AR-1", "AR-2"]
 
 
 async def test_a_source_that_hangs_at_an_outcome_keeps_no_other_issue_from_being_killed(

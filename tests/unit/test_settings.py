@@ -17,7 +17,7 @@ async def slept(settings, moments):
 
 
 async def test_who_sleeps_wakes_by_the_newest_configuration(autojump_clock, nursery):
-    settings, moments = Settings(every(3600.0)), []
+    settings, moments = Settings(every(3600.0)), list[float]()
     began = trio.current_time()
     nursery.start_soon(slept, settings, moments)
     await trio.sleep(10)
@@ -29,7 +29,7 @@ async def test_who_sleeps_wakes_by_the_newest_configuration(autojump_clock, nurs
 
 
 async def test_who_has_slept_longer_than_is_configured_now_wakes_at_once(autojump_clock, nursery):
-    settings, moments = Settings(every(3600.0)), []
+    settings, moments = Settings(every(3600.0)), list[float]()
     began = trio.current_time()
     nursery.start_soon(slept, settings, moments)
     await trio.sleep(100)
@@ -54,4 +54,4 @@ async def test_a_configuration_that_is_in_force_has_no_mistakes(autojump_clock, 
     settings.replace(new)
     await heard.wait()
     assert settings.config is new
-    assert settings.mistakes == ()
+    assert not settings.mistakes

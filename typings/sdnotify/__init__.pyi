@@ -1,3 +1,6 @@
+from socket import socket as _Socket
+
 class SystemdNotifier:
+    socket: _Socket | None
     def __init__(self, debug: bool = ...) -> None: ...
     def notify(self, state: str) -> None: ...
