@@ -13,6 +13,7 @@ from factoryctl.arguments import make_parser as make_ctl_parser
 from factoryd.__main__ import make_parser
 from factoryd.core.assignment import factory_variables
 from factoryd.core.config_schema import describe
+from factoryd.core.installation import fill_in, for_machine
 from factoryd.core.model import RunId
 from tests.programs import find_program
 from tests.unit.test_command_kind import work
@@ -62,6 +63,15 @@ def test_a_page_has_nothing_that_mandoc_would_warn_of(page):
         check=False,
     )
     assert (done.stdout, done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_an_installed_page_is_as_sound(page, tmp_path):
+    (shipped,) = (one for one in for_machine().files if one.name.endswith(f"/{page.name}"))
+    assert shipped.to == f"share/man/man{page.suffix[1:]}/{page.name}"
+    installed = tmp_path / page.name
+    installed.write_text(fill_in(page.read_text(), shipped, "/opt/factoryd/bin", None))
+    test_a_page_has_nothing_that_mandoc_would_warn_of(installed)
 
 
 @pytest.mark.parametrize(("page", "make", "of"), PROGRAMS)

@@ -18,8 +18,9 @@ from tests.system.daemons import a_daemon, play
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
+BASH_COMPLETION = Path("/usr/share/bash-completion/bash_completion")
 START = {
-    "bash": (["--norc", "-i"], "PS1=; . /usr/share/bash-completion/bash_completion"),
+    "bash": (["--norc", "-i"], f"PS1=; . {BASH_COMPLETION}"),
     "zsh": (
         ["-f", "-i"],
         "PS1=; fpath+=(~/.local/share/zsh/site-functions); autoload -U compinit; compinit -D -u",
@@ -63,10 +64,8 @@ def a_typist(shell: str, home: Path) -> Iterator[Typist | Fish]:
         find_program("fish")
         yield Fish(environ, home)
         return
-    if shell == "bash":
-        assert Path("/usr/share/bash-completion/bash_completion").exists() or find_program(
-            "bash_completion", "bash-completion"
-        )
+    if shell == "bash" and not BASH_COMPLETION.exists():
+        find_program("bash_completion", "bash-completion")
     arguments, first = START[shell]
     with a_shell([find_program(shell), *arguments], environ, home) as typist:
         typist.type(f"{first}; echo rea''dy\r")
@@ -129,6 +128,7 @@ async def test_issues_and_agents_at_work_are_completed(shell, tmp_path):
                     "freeze ar": "freeze ar",
                     "kill CR": "kill CR",
                     "kill cr": "kill cr",
+                    "kill iss": "kill iss",  # the name of the source
                 }.items():
                     for place in (f"--socket {socket}", f"--runtime-dir={daemon.place.runtime}"):
                         shown = completed(typist, f"factoryctl {place} {line}")

@@ -27,6 +27,7 @@ from factoryd.installing import (
     install_units,
     uninstall_units,
 )
+from tests.programs import find_program
 
 ROOT = Path(__file__).parents[2]
 SERVICE = "usr/local/lib/systemd/system/factoryd.service"
@@ -185,6 +186,16 @@ def test_a_second_time_changes_nothing_and_says_so(image):
     told = install_units(image, {}, None)
     assert snapshot(image.root) == before
     assert sum(one.endswith(": unchanged") for one in told) == len(before)
+
+
+def test_the_journal_has_the_catalog_once_it_was_told_to_read_it(image):
+    journalctl = find_program("journalctl", "systemd")
+    install_units(image, {}, None)
+    catalog = [journalctl, f"--root={image.root}"]
+    subprocess.run([*catalog, "--update-catalog"], check=True)
+    done = subprocess.run([*catalog, "--dump-catalog"], capture_output=True, text=True, check=True)
+    assert "Subject: The daemon has started" in done.stdout
+    assert MARK not in done.stdout
 
 
 def test_a_file_of_another_version_is_replaced_and_the_others_are_not_touched(image):
