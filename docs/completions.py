@@ -388,9 +388,9 @@ FILES = {
     name: write
     for program, make in PROGRAMS.items()
     for name, write in (
-        (f"completions/bash/{program}", partial(write_bash, make)),
-        (f"completions/zsh/_{program}", partial(write_zsh, make)),
-        (f"completions/fish/{program}.fish", partial(write_fish, make)),
+        (f"docs/shells/bash/{program}", partial(write_bash, make)),
+        (f"docs/shells/zsh/_{program}", partial(write_zsh, make)),
+        (f"docs/shells/fish/{program}.fish", partial(write_fish, make)),
     )
 }
 """Every file, named as the shell wants it."""

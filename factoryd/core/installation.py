@@ -55,10 +55,10 @@ def _for_people(share: str, fish: str) -> Iterator[Shipped]:
         yield Shipped(name=f"docs/man/{page}", to=to, comment='.\\"')
     for one in _COMPLETED:
         to = f"{share}bash-completion/completions/{one}"
-        yield Shipped(name=f"completions/bash/{one}", to=to)
+        yield Shipped(name=f"docs/shells/bash/{one}", to=to)
         to = f"{share}zsh/site-functions/_{one}"
-        yield Shipped(name=f"completions/zsh/_{one}", to=to)
-        yield Shipped(name=f"completions/fish/{one}.fish", to=f"{fish}/{one}.fish")
+        yield Shipped(name=f"docs/shells/zsh/_{one}", to=to)
+        yield Shipped(name=f"docs/shells/fish/{one}.fish", to=f"{fish}/{one}.fish")
 
 
 def for_machine() -> Installation:

@@ -141,7 +141,7 @@ async def test_issues_and_agents_at_work_are_completed(shell, tmp_path):
     ("shell", "check"), [("bash", ["-n"]), ("zsh", ["-f", "-n"]), ("fish", ["--no-execute"])]
 )
 def test_a_shell_finds_no_fault_in_its_files(shell, check):
-    files = sorted((ROOT / "completions" / shell).iterdir())
+    files = sorted((ROOT / "docs/shells" / shell).iterdir())
     assert len(files) == 2
     for file in files:
         command = [find_program(shell), *check, file]
@@ -153,7 +153,7 @@ def test_a_shell_finds_no_fault_in_its_files(shell, check):
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_verb_and_option_is_in_the_file_of_a_shell(shell, make):
     parser = make()
-    (file,) = (ROOT / "completions" / shell).glob(f"*{parser.prog}*")
+    (file,) = (ROOT / "docs/shells" / shell).glob(f"*{parser.prog}*")
     text = file.read_text()
     for name, verb in parser._subparsers._group_actions[0].choices.items():
         assert name in text

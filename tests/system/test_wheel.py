@@ -64,7 +64,6 @@ def install_into_venv(wheel, home):
 
 
 def install_with_pipx(wheel, home):
-    pytest.importorskip("pipx", reason="pipx is not installed: run make test")
     run(
         *(sys.executable, "-m", "pipx", "install", "--pip-args=--no-deps --no-index", wheel),
         cwd=home,

@@ -141,7 +141,7 @@ def test_every_shipped_unit_is_installed_for_the_machine_and_for_users():
 def test_the_manual_and_all_completions_are_installed_for_the_machine_and_for_users(installation):
     shipped = {
         str(one.relative_to(ROOT))
-        for directory in ("docs/man", "completions")
+        for directory in ("docs/man", "docs/shells")
         for one in (ROOT / directory).rglob("*")
         if one.is_file()
     }
