@@ -91,6 +91,30 @@ async def kill_it(daemon: Daemon, kinds: Counter[str]) -> None:
         await daemon.call("Kill", targets=["A-1"])
 
 
+async def release_it(daemon: Daemon, kinds: Counter[str]) -> None:
+    """Release the issue once its agent runs, and again if a daemon forgot."""
+    if (daemon.place.root / "starts").exists():
+        await daemon.call("Release", target="A-1")
+
+
+async def put_it_away(daemon: Daemon, kinds: Counter[str]) -> None:
+    """Move the file of the issue to where those lie that are done, once its agent runs."""
+    if (daemon.place.root / "starts").exists():
+        issues = daemon.place.root / "issues"
+        (issues / "active" / "A-1.md").rename(issues / "done" / "A-1.md")
+
+
+async def kill_it_late(daemon: Daemon, kinds: Counter[str]) -> None:
+    """Kill the issue when it is done, which cannot be written back before that is recorded."""
+    if kinds["issue-stopping"]:
+        with suppress(FileNotFoundError):
+            (daemon.place.root / IN_THE_WAY).rmdir()
+    elif kinds["issue-done"]:
+        await daemon.call("Kill", targets=["A-1"], wait=False)
+    if kinds["outcome-written"]:
+        await daemon.call("Shutdown")
+
+
 async def let_go(daemon: Daemon, kinds: Counter[str]) -> None:
     """End what is protected once it is handed off; when it is reaped, that was all."""
     if kinds["handoff-made"]:
@@ -192,6 +216,8 @@ def runs(count: int) -> dict[str, int]:
     return dict.fromkeys(("RunStarting", "RunStarted", "RunExited", "RunEmptied"), count)
 
 
+IN_THE_WAY = "issues/done/A-1.md.outcome.json"
+
 KEEP = """
 ln -s /bin/sh ../keepme
 ../keepme -c 'until [ -e ../released ]; do sleep 0.05; done' 9>&- &
@@ -199,6 +225,13 @@ ln -s /bin/sh ../keepme
 """Leave a protected process behind."""
 
 RUN = (RunStarting, RunStarted, RunExited, RunEmptied)
+
+ENDED_EARLY = frame(
+    **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "StageStarted"), 1),
+    **dict.fromkeys(("RunStarting", "RunStarted", "RunEmptied", "IssueStopping"), 1),
+    OutcomeWritten=1,
+)
+"""The facts of an issue that is ended while its first agent runs, but for its end."""
 
 LIVES = {
     "reviewed": Life(
@@ -268,15 +301,46 @@ LIVES = {
     "killed": Life(
         script="sleep 600",
         person=kill_it,
-        facts=frame(
-            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "StageStarted"), 1),
-            **dict.fromkeys(("RunStarting", "RunStarted", "RunEmptied", "IssueStopping"), 1),
-            IssueCancelled=1,
-            OutcomeWritten=1,
-        ),
+        facts=ENDED_EARLY | frame(IssueCancelled=1),
         visits=around(RunStarted, IssueStopping, RunEmptied, AttemptEnded, IssueCancelled),
         starts=("a-1-w 1 1",),
         attempts=("cancelled",),
+        ends_in="cancelled",
+        state="cancelled",
+    ),
+    "released": Life(
+        script="sleep 600",
+        person=release_it,
+        facts=ENDED_EARLY | frame(IssueDone=1),
+        visits=around(IssueStopping, RunEmptied, IssueDone, OutcomeWritten),
+        starts=("a-1-w 1 1",),
+        attempts=("cancelled",),
+        ends_in="done",
+        state="done",
+    ),
+    "put away": Life(
+        script="sleep 600",
+        person=put_it_away,
+        facts=ENDED_EARLY | frame(IssueDone=1),
+        visits=around(IssueStopping, AttemptEnded, IssueDone, OutcomeWritten),
+        starts=("a-1-w 1 1",),
+        attempts=("cancelled",),
+        ends_in="done",
+        state="done",
+    ),
+    "withdrawn": Life(
+        script=f"mkdir ../{IN_THE_WAY}",
+        person=kill_it_late,
+        arguments=(),
+        facts=frame(
+            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
+            **dict.fromkeys(("IssueStopping", "IssueCancelled", "OutcomeWritten"), 1),
+            **runs(1),
+            StageStarted=1,
+        ),
+        visits=around(IssueStopping, IssueCancelled),
+        starts=("a-1-w 1 1",),
+        attempts=("succeeded",),
         ends_in="cancelled",
         state="cancelled",
     ),
