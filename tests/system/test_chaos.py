@@ -5,6 +5,8 @@ import os
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from signal import SIGKILL
@@ -16,7 +18,9 @@ from typing_extensions import override
 
 from factoryd.adapters.pidfd import PidFd, identify, open_verified
 from factoryd.adapters.proc import read_argv
-from factoryd.core.lifecycle import IN_FLIGHT
+from factoryd.adapters.sqlite_store import SqliteStore
+from factoryd.core.events import IssueReopened
+from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
 from tests.system.daemons import CallFailed, Place, a_place
 from tests.system.test_soak import Soak, check_ledger
 
@@ -65,16 +69,20 @@ class Chaos(Soak):
     def __init__(self, place: Place, random: Random) -> None:
         super().__init__(place, random)
         self.did = Counter[str]()
+        self.moved = set[str]()
 
     async def one_step(self) -> None:
         """Do one thing; a daemon that is killed meanwhile is started again by who killed it."""
         steps = (
             (0.30, "put", self.put),
-            (0.46, "kill issues", lambda: self.kill_some(wait=self.random.random() < 0.5)),
-            (0.58, "kill an agent's issue", self.kill_by_agent),
-            (0.73, "kill -9 an agent", self.end_an_agent),
-            (0.78, "kill -9 the daemon", self.die),
-            (0.80, "stop the daemon", self.stop_and_start),
+            (0.42, "kill issues", lambda: self.kill_some(wait=self.random.random() < 0.5)),
+            (0.50, "kill an agent's issue", self.kill_by_agent),
+            (0.58, "release", self.release),
+            (0.63, "put away", self.put_away),
+            (0.69, "retry", self.retry),
+            (0.82, "kill -9 an agent", self.end_an_agent),
+            (0.86, "kill -9 the daemon", self.die),
+            (0.88, "stop the daemon", self.stop_and_start),
             (1.00, "wait", self.wait),
         )
         choice = self.random.random()
@@ -108,6 +116,42 @@ class Chaos(Soak):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kill)
             nursery.start_soon(kill)
+
+    async def release(self) -> None:
+        """Release an issue, now and then while it is being killed."""
+        flying = await self.in_flight()
+        if not flying:
+            return
+        key = self.random.choice(flying)
+        kill_too = self.random.random() < 0.4
+
+        async def end(method: str, **parameters: object) -> None:
+            with suppress(CallFailed):  # it has ended meanwhile
+                await self.running.call(method, **parameters)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(end, "Release", target=key))
+            if kill_too:
+                nursery.start_soon(partial(end, "Kill", targets=[key]))
+
+    async def put_away(self) -> None:
+        """Move the file of an issue that is worked on, as a person does who ended it elsewhere."""
+        flying = await self.in_flight()
+        if flying:
+            name, issues = f"{self.random.choice(flying)}.md", self.place.root / "issues"
+            directory = self.random.choice(["done", "done", "failed", "cancelled"])
+            with suppress(FileNotFoundError):  # it has ended meanwhile
+                (issues / "active" / name).rename(issues / directory / name)
+                self.moved.add(name.removesuffix(".md"))
+
+    async def retry(self) -> None:
+        """Bring an issue back that has ended, unless many are worked on."""
+        shown = (await self.running.status())["issues"]
+        ended = [one["key"] for one in shown if one["state"] in TERMINAL]
+        if ended and len(await self.in_flight()) < 12:
+            key = self.random.choice(ended)
+            with suppress(CallFailed):  # somebody else was first
+                await self.running.call("Retry", target=key)
 
     async def end_an_agent(self) -> None:
         """Send SIGKILL to the root of an agent's tree, if it is still what status says."""
@@ -151,30 +195,44 @@ async def test_whatever_happens_every_issue_has_one_outcome_and_no_attempt_overl
         assert place.survivors() == []
         assert not place.cgroup.exists()
         check_ledger(place, chaos.keys)
-        check_outcomes(place, chaos.keys)
+        check_outcomes(place, chaos.keys, chaos.moved)
         check_stamps(place)
         if LASTS_S >= 60:
             assert len(chaos.keys) > 50
             assert chaos.deaths > 5
 
 
-def check_outcomes(place: Place, keys: list[str]) -> None:
-    """Look where every file lies: in one directory, with one outcome that says the same."""
+def check_outcomes(place: Place, keys: list[str], moved: set[str]) -> None:
+    """Look where every file lies: in one directory, with one outcome that says the same.
+
+    One that a person has moved while its issue was being ended may lie elsewhere.
+    """
     ends = {"done": "done", "parked": "failed", "cancelled": "cancelled"}
     for key in keys:
         (file,) = place.root.glob(f"issues/*/{key}.md")
         (outcome,) = place.root.glob(f"issues/*/{key}.*outcome.json")
         state = json.loads(outcome.read_text())["state"]
-        assert file.parent == outcome.parent
-        assert file.parent.name == ends[state]
+        assert outcome.parent.name == ends[state]
+        assert file.parent == outcome.parent or key in moved
     seen = Counter(path.parent.name for path in Path(place.root, "issues").glob("*/*.md"))
     assert len(keys) == seen.total()
+
+
+def read_reopened(place: Place) -> Counter[str]:
+    """Return how often each issue was brought back."""
+    store = SqliteStore(place.state / "ledger.sqlite", read_only=True)
+    try:
+        facts = [one.fact for one in store.read_facts(0, 1_000_000, None)]
+    finally:
+        store.close()
+    return Counter(one.issue for one in facts if isinstance(one, IssueReopened))
 
 
 def check_stamps(place: Place) -> None:
     """Read what agents wrote when they began and ended: attempts of an issue never interleave."""
     stamps = [line.split() for line in (place.root / "stamps").read_text().splitlines()]
     assert len([one for one in stamps if one[0] == "start"]) > 1
+    reopened = read_reopened(place)
     by_issue: dict[str, list[list[str]]] = {}
     for stamp in stamps:
         by_issue.setdefault(stamp[1], []).append(stamp)
@@ -183,6 +241,8 @@ def check_stamps(place: Place) -> None:
         begun = [run for what, *_, run in mine if what == "start"]
         assert begun == order, f"{key}: a run began twice, or ended before it began: {mine}"
         attempts = [int(attempt) for what, _, attempt, *_ in mine if what == "start"]
-        assert attempts == sorted(attempts), f"{key}: {mine}"
+        anew = [after for before, after in pairwise(attempts) if after < before]
+        assert anew == [1] * len(anew), f"{key}: {mine}"
+        assert len(anew) <= reopened[key], f"{key}: {mine}"
         current = [run for *_, run in mine]
         assert current == sorted(current, key=order.index), f"{key}: runs overlap: {mine}"

@@ -91,6 +91,30 @@ async def kill_it(daemon: Daemon, kinds: Counter[str]) -> None:
         await daemon.call("Kill", targets=["A-1"])
 
 
+async def release_it(daemon: Daemon, kinds: Counter[str]) -> None:
+    """Release the issue once its agent runs, and again if a daemon forgot."""
+    if (daemon.place.root / "starts").exists():
+        await daemon.call("Release", target="A-1")
+
+
+async def put_it_away(daemon: Daemon, kinds: Counter[str]) -> None:
+    """Move the file of the issue to where those lie that are done, once its agent runs."""
+    if (daemon.place.root / "starts").exists():
+        issues = daemon.place.root / "issues"
+        (issues / "active" / "A-1.md").rename(issues / "done" / "A-1.md")
+
+
+async def kill_it_late(daemon: Daemon, kinds: Counter[str]) -> None:
+    """Kill the issue when it is done, which cannot be written back before that is recorded."""
+    if kinds["issue-stopping"]:
+        with suppress(FileNotFoundError):
+            (daemon.place.root / IN_THE_WAY).rmdir()
+    elif kinds["issue-done"]:
+        await daemon.call("Kill", targets=["A-1"], wait=False)
+    if kinds["outcome-written"]:
+        await daemon.call("Shutdown")
+
+
 async def let_go(daemon: Daemon, kinds: Counter[str]) -> None:
     """End what is protected once it is handed off; when it is reaped, that was all."""
     if kinds["handoff-made"]:
@@ -194,6 +218,8 @@ def around(*kinds: type, numbers: tuple[int, ...] = (1,)) -> dict[type, tuple[in
     return dict.fromkeys(kinds, numbers)
 
 
+IN_THE_WAY = "issues/done/A-1.md.outcome.json"
+
 KEEP = """
 ln -s /bin/sh ../keepme
 ../keepme -c 'until [ -e ../released ]; do sleep 0.05; done' 9>&- &
@@ -241,6 +267,37 @@ LIVES = {
         facts=ordinary({0: (RunExited, IssueDone), 1: (IssueStopping, IssueCancelled)}),
         visits=around(RunStarted, IssueStopping, RunEmptied, AttemptEnded, IssueCancelled),
         attempts=("cancelled",),
+        ends_in="cancelled",
+        state="cancelled",
+    ),
+    "released": Life(
+        script="sleep 600",
+        person=release_it,
+        facts=ordinary({0: (RunExited,), 1: (IssueStopping,)}),
+        visits=around(IssueStopping, RunEmptied, IssueDone, OutcomeWritten),
+        starts=("a-1-w 1 1",),
+        attempts=("cancelled",),
+        ends_in="done",
+        state="done",
+    ),
+    "put away": Life(
+        script="sleep 600",
+        person=put_it_away,
+        facts=ordinary({0: (RunExited,), 1: (IssueStopping,)}),
+        visits=around(IssueStopping, AttemptEnded, IssueDone, OutcomeWritten),
+        starts=("a-1-w 1 1",),
+        attempts=("cancelled",),
+        ends_in="done",
+        state="done",
+    ),
+    "withdrawn": Life(
+        script=f"mkdir ../{IN_THE_WAY}",
+        person=kill_it_late,
+        arguments=(),
+        facts=ordinary({1: (IssueStopping, IssueCancelled)}),
+        visits=around(IssueStopping, IssueCancelled),
+        starts=("a-1-w 1 1",),
+        attempts=("succeeded",),
         ends_in="cancelled",
         state="cancelled",
     ),

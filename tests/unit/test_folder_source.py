@@ -317,6 +317,22 @@ def test_a_file_that_a_person_put_away_has_its_outcome_beside_it_and_a_broken_on
     assert [one.outcome for one in folder.find_closed([issue])] == [None]
 
 
+@pytest.mark.parametrize("already_ready", [False, True])
+def test_what_is_reopened_has_no_outcome_any_more_wherever_its_file_lay(
+    folder, path, already_ready
+):
+    issue = claimed(folder)
+    (folder.active / "x.md").rename(path / "failed" / "x.md")
+    folder.write_outcome(issue, DONE)
+    (path / "cancelled" / "x.md.outcome.json").write_text('{"key": "not that one"}')
+    assert (path / "done" / "x.md.outcome.json").exists()
+    if already_ready:
+        (path / "failed" / "x.md").rename(folder.ready / "x.md")
+    folder.reopen(issue)
+    left = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    assert left == ["cancelled/x.md.outcome.json", "ready/x.md"]
+
+
 def test_an_interrupted_write_back_is_completed_by_the_next(folder, path, monkeypatch):
     issue = claimed(folder)
 

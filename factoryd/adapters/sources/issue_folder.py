@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +26,7 @@ from factoryd.adapters.sources.outcome_files import (
     encode_outcome,
     find_place,
     is_known,
+    is_outcome_of,
     namesakes,
     outcome_file,
     read_outcome,
@@ -197,7 +198,8 @@ class IssueFolder:
         """Move the file of an ended issue back to `ready/`, its outcome file is removed.
 
         Of several in `done/`, `failed/` and `cancelled/` the one put there last is meant. A file
-        that is in `ready/` stays. Raise `SourceFailed` when there is none, or one is in the way.
+        that is in `ready/` stays. An outcome that no file lies beside is of this end, too, and
+        removed. Raise `SourceFailed` when there is no file, or one is in the way.
         """
         target = self.ready / _check_ref(issue)
         places = [self.active / issue.ref]
@@ -205,6 +207,7 @@ class IssueFolder:
             places += itertools.takewhile(is_known, map(directory.joinpath, namesakes(issue.ref)))
         found = {path: known.stamp for path in places if (known := self._load_if(path, issue.key))}
         if self._load_if(target, issue.key) is not None:
+            _remove_lonely_outcomes(places, issue.key)
             return
         if not found:
             raise SourceFailed(f"{show(target)}: {issue.key} lies nowhere: put its file there")
@@ -213,7 +216,7 @@ class IssueFolder:
             move(source, target)
         except FileExistsError as error:
             raise SourceFailed(f"{show(target)}: is in the way: move it elsewhere") from error
-        outcome_file(source).unlink(missing_ok=True)
+        _remove_lonely_outcomes(places, issue.key)
         sync_directory(self.ready)
         sync_directory(source.parent)
 
@@ -318,6 +321,13 @@ class IssueFolder:
             since=stamp.mtime,
         )
         return _Known(stamp=stamp, found=issue)
+
+
+def _remove_lonely_outcomes(places: Iterable[Path], key: str) -> None:
+    """Remove the outcomes of an issue that no file lies beside."""
+    for path in places:
+        if not os.path.lexists(path) and is_outcome_of(outcome_file(path), key):
+            outcome_file(path).unlink(missing_ok=True)
 
 
 def _check_text(shown: str, text: str) -> tuple[str, bytes]:

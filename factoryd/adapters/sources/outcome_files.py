@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -66,6 +67,14 @@ def read_outcome(path: Path) -> bytes | None:
     except Unreadable as error:
         raise SourceFailed(f"{show(path)}: {error}") from error
     return read[0] if read else None
+
+
+def is_outcome_of(path: Path, key: str) -> bool:
+    """Say whether there is an outcome file of an issue."""
+    with suppress(SourceFailed):
+        outcome = read_outcome(path)
+        return outcome is not None and _key_of(outcome) == key
+    return False
 
 
 def _key_of(outcome: bytes) -> str | None:
