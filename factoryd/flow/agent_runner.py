@@ -218,7 +218,6 @@ class AgentRunner:
         self, live: LiveRun, work: Assignment, config: Config, stopping: Stopping
     ) -> RunEnd:
         exit_: Exit | None = None
-        stalled = False
         try:
             async with trio.open_nursery() as nursery:
                 attention = nursery.cancel_scope
@@ -231,8 +230,8 @@ class AgentRunner:
                 exit_ = live.record.exit or await live.tree.wait_exit()
                 await self._note_exit(live, exit_)
                 attention.cancel(reason="the run has ended")
-            stalled = exit_ is None
         finally:
+            stalled = exit_ is None and live.stalled
             ending = Ending(
                 exit=_NOBODY if exit_ is None else exit_,
                 began=live.tree.identity is not None,
@@ -264,6 +263,7 @@ class AgentRunner:
             silent_s = trio.current_time() - live.last_sign
             if silent_s >= stall_after and not self.frost.is_still(live.record.run):
                 logger.warning("stalled: no output and no CPU for %g s", stall_after)
+                live.stalled = True
                 attention.cancel(reason="stalled")
                 return
 
