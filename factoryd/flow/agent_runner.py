@@ -233,7 +233,6 @@ class AgentRunner:
         self, live: LiveRun, work: Assignment, config: Config, stopping: Stopping
     ) -> RunEnd:
         exit_: Exit | None = None
-        exited = stalled = False
         try:
             async with trio.open_nursery() as nursery:
                 attention = nursery.cancel_scope
@@ -244,18 +243,17 @@ class AgentRunner:
                     after_s = work.config.stall_after
                     nursery.start_soon(self._watch_stall, live, after_s, attention)
                 exit_ = live.record.exit or await live.tree.wait_exit()
-                exited = True
                 if exit_.stopped:
                     logger.warning("a daemon that died had begun to stop it: it is emptied now")
                 else:
                     await self._note_exit(live, exit_)
                 attention.cancel(reason="the run has ended")
-            stalled = not exited
         finally:
+            stalled = exit_ is None and live.stalled
             ending = Ending(
                 exit=_NOBODY if exit_ is None else exit_,
                 began=live.tree.identity is not None,
-                stopping=not exited and not stalled,
+                stopping=exit_ is None and not stalled,
                 complete=self._is_ending(work.issue.key),
                 stalled=stalled,
                 later_stage=work.stage > 0,
@@ -282,6 +280,7 @@ class AgentRunner:
             silent_s = trio.current_time() - live.last_sign
             if silent_s >= after_s and not self.frost.is_still(live.record.run):
                 logger.warning("stalled: no output and no CPU for %g s", after_s)
+                live.stalled = True
                 scope.cancel(reason="stalled")
                 return
 

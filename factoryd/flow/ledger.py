@@ -27,7 +27,7 @@ Ts = TypeVarTuple("Ts")
 RETRY_DELAY_S = 1.0
 """How long to wait before trying again to write to a disk that refused."""
 
-GATHER_S = 0.005
+GATHER_S = 0.02
 """How long facts gather for one commit while many come at once: each commit has its price."""
 
 SNAPSHOT_EVERY = 5000

@@ -1,7 +1,5 @@
 """How many issues are worked on at once."""
 
-from functools import partial
-
 import pytest
 import trio
 
@@ -82,18 +80,18 @@ async def test_a_cancelled_taker_takes_no_slot():
 async def test_who_waits_longer_than_its_patience_gives_its_slot_back_and_asks_again(
     nursery, autojump_clock
 ):
-    slots, seats, answered = Slots(2, taken=2), [], []
+    slots, answered = Slots(2, taken=2), list[float]()
     nursery.start_soon(slots.run)
 
-    async def ask(took_s):
-        began = trio.current_time()
-        seats.append(began)
-        await trio.sleep(next(took_s))
-        return began
-
     async def lend(*took_s):
-        seat = Seat(slots, taken=True)
-        answered.append(await seat.lend_while(partial(ask, iter(took_s))))
+        left = list(took_s)
+
+        async def ask():
+            began = trio.current_time()
+            await trio.sleep(left.pop(0))
+            return began
+
+        answered.append(await Seat(slots, taken=True).lend_while(ask))
 
     nursery.start_soon(lend, 2 * PATIENCE_S, 2 * PATIENCE_S - 1)
     await trio.sleep(2 * PATIENCE_S + 1)

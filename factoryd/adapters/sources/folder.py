@@ -7,6 +7,7 @@ from typing import TypeVar
 import trio
 from inotify_simple import flags
 
+from factoryd.adapters.hands import Hands
 from factoryd.adapters.inotify import Watch, Watches
 from factoryd.adapters.sources.issue_files import show
 from factoryd.adapters.sources.issue_folder import IssueFolder
@@ -34,7 +35,7 @@ class FolderSource:
         self._watches = watches
         self._watched: list[Watch] = []
         self._clock = clock
-        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._hand = Hands(1)
 
     @property
     def name(self) -> str:
@@ -117,9 +118,7 @@ class FolderSource:
 
     async def _do(self, act: Callable[[], _T], *, give_up: bool = False) -> _T:
         try:
-            return await trio.to_thread.run_sync(
-                act, abandon_on_cancel=give_up, limiter=self._one_at_a_time
-            )
+            return await self._hand.do(act, give_up=give_up)
         except OSError as error:
             where = show(str(error.filename or self._folder.ready.parent))
             raise SourceFailed(
