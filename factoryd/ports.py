@@ -61,10 +61,7 @@ class IssueSource(Protocol):
         ...
 
     async def claim(self, issue: Issue) -> Issue | None:
-        """Mark the issue as taken and return what `read` would now.
-
-        Claiming again what is claimed already is no error.
-        """
+        """Mark the issue as taken, if it is not already, and return what `read` would now."""
         ...
 
     async def write_outcome(self, issue: Issue, note: OutcomeNote) -> None:
@@ -138,10 +135,7 @@ class Tree(Protocol):
         ...
 
     def preview(self, policy: StopPolicy) -> StopPreview:
-        """Return whom a stop would reach now; nobody is touched.
-
-        Raises `OSError` when the processes cannot be listed. Blocking; call it in a thread.
-        """
+        """Return whom a stop would reach now, touching nobody; blocks, may raise `OSError`."""
         ...
 
     def usage(self) -> Usage:
@@ -170,10 +164,7 @@ class FoundTrees(Protocol):
         ...
 
     def list_strays(self, known: frozenset[RunId]) -> Sequence[TreePlace]:
-        """Return the trees that exist below our root and belong to no known run.
-
-        Raises `OSError` when that cannot be told. Blocking; call it in a thread.
-        """
+        """Return the trees below our root that are of no known run; blocks, may raise `OSError`."""
         ...
 
 
@@ -254,10 +245,7 @@ class Workspaces(Protocol):
     """Makes and keeps the directories agents work in."""
 
     async def prepare(self, issue: Issue, repo: str) -> str:
-        """Return the absolute path of the issue's workspace, made now or kept from before.
-
-        Raise `WorkspaceFailed` with the reason when it cannot be made.
-        """
+        """Return the absolute path of the workspace, made or kept; raise `WorkspaceFailed`."""
         ...
 
     async def release(self, issue: Issue, repo: str) -> str | None:
@@ -383,10 +371,8 @@ class HeartbeatFile(Protocol):
 class Notifier(Protocol):
     """The service manager above us."""
 
-    @property
-    def watchdog_s(self) -> float:
-        """Return how long it waits for `alive` before it kills us; infinite when it does not."""
-        ...
+    watchdog_s: float
+    """How long it waits for `alive` before it kills us; infinite when it does not."""
 
     def ready(self) -> None:
         """Say that the daemon serves."""

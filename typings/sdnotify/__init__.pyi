@@ -1,6 +1,6 @@
-from socket import socket as _Socket
+import socket as sockets
 
 class SystemdNotifier:
-    socket: _Socket | None
+    socket: sockets.socket | None
     def __init__(self, debug: bool = ...) -> None: ...
     def notify(self, state: str) -> None: ...
