@@ -18,12 +18,8 @@ class SystemdNotifier:
         wanted = bool(os.environ.get("NOTIFY_SOCKET"))
         self._notifier = sdnotify.SystemdNotifier() if wanted else None
         self._shown = ""
-        self._watchdog_s = read_watchdog(os.environ, os.getpid())
-
-    @property
-    def watchdog_s(self) -> float:
-        """Return how long systemd waits for `alive` before it kills us; infinite if it does not."""
-        return self._watchdog_s
+        self.watchdog_s = read_watchdog(os.environ, os.getpid())
+        """How long systemd waits for `alive` before it kills us; infinite when it does not."""
 
     def ready(self) -> None:
         """Say that the daemon serves, or that what it read anew is in force."""

@@ -219,10 +219,8 @@ class HeartbeatFile(Protocol):
 class Notifier(Protocol):
     """The service manager above us."""
 
-    @property
-    def watchdog_s(self) -> float:
-        """Return how long it waits for `alive` before it kills us; infinite when it does not."""
-        ...
+    watchdog_s: float
+    """How long it waits for `alive` before it kills us; infinite when it does not."""
 
     def ready(self) -> None:
         """Say that the daemon serves."""
