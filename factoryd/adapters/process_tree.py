@@ -31,8 +31,8 @@ from factoryd.ports import ProcessTrees, Tree
 
 logger = logging.getLogger(__name__)
 
-_STARTS_AT_ONCE = 4
-"""Each waits for a process to begin, at times; more of them would only wait for one another."""
+_STARTS_AT_ONCE = 2
+"""One of them does not hold up the other; more would only wait for one another."""
 
 
 def choose(name: str, wanted: str = "auto") -> ProcessTrees:

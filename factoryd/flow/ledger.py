@@ -30,6 +30,9 @@ RETRY_DELAY_S = 1.0
 GATHER_S = 0.02
 """How long facts gather for one commit while many come at once: each commit has its price."""
 
+MANY = 3
+"""So many who record at once are a burst, in which nobody minds that; fewer wait for no others."""
+
 SNAPSHOT_EVERY = 5000
 """Facts after which a snapshot is taken, so that a start replays no more than about so many."""
 
@@ -135,7 +138,7 @@ class Ledger:
                 with trio.CancelScope(shield=True):
                     async with self._writing:
                         await self._commit(group)
-                if len(group) > 1:
+                if len(group) >= MANY:
                     await trio.sleep(GATHER_S)
         finally:
             for request in [*group, *self._waiting(float("inf"))]:
