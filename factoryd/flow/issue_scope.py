@@ -222,7 +222,10 @@ class IssueScope:
         key, dispatch = self._key, self._shop.config.dispatch
         n = record.attempts_used + 1
         if end.step is NextStep.RELEASE:
-            await self._shop.ledger.record(IssueStopping(issue=key, reason=end.reason or "gone"))
+            outcome = await self._read_end(record.issue)
+            await self._shop.ledger.record(
+                IssueStopping(issue=key, reason=end.reason or "gone", outcome=outcome)
+            )
             return
         if end.step is NextStep.IGNORE:
             await self._shop.ledger.record(IssueParked(issue=key, reason=end.reason or "no route"))
@@ -245,6 +248,12 @@ class IssueScope:
             wait = cooldown_s(count, dispatch, random.random())  # noqa: S311  spreads, hides nothing
             facts = (replace(ended, not_before=self._shop.clock.now() + wait),)
         await self._shop.ledger.record(*begun, *facts)
+
+    async def _read_end(self, issue: Issue) -> IssueState:
+        """Return what an issue that may not be worked on any more ends as."""
+        closed = await self._shop.ask(issue, lambda source: source.find_closed([issue]))
+        outcomes = [one.outcome for one in closed if one.outcome is not None]
+        return outcomes[0] if outcomes else IssueState.CANCELLED
 
     async def _finish_stopping(self, record: IssueRecord) -> None:
         await self._empty_leftovers(record)

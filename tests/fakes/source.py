@@ -63,8 +63,9 @@ class FakeSource:
         self.touch()
 
     def put_away(self, key: str, outcome: IssueState) -> None:
-        """End a claimed issue as a person does, without being asked to."""
-        self.ended[key] = self.active.pop(key)
+        """End an issue as a person does, without being asked to."""
+        place = self.active if key in self.active else self.ready
+        self.ended[key] = place.pop(key)
         self.closed[key] = outcome
         self.touch()
 

@@ -89,6 +89,22 @@ async def test_an_issue_that_is_put_elsewhere_for_a_moment_goes_on(autojump_cloc
         assert daemon.state("AR-1") is S.RUNNING
 
 
+async def test_an_issue_that_is_closed_right_before_it_is_begun_ends_as_that_and_nothing_starts(
+    autojump_clock, factory
+):
+    gate = trio.Event()
+    factory.source.before = lambda method: gate if method == "claim" else None
+    factory.put("AR-1")
+    async with factory.daemon() as daemon:
+        await daemon.wait_state("AR-1", S.CLAIMED)
+        factory.source.close("AR-1", S.DONE)
+        gate.set()
+        await daemon.wait_for(lambda: daemon.record("AR-1").written)
+        assert daemon.state("AR-1") is S.DONE
+    assert factory.script.started == []
+    assert len(factory.of_kind(IssueStopping)) == 1
+
+
 async def test_a_source_that_does_not_answer_ends_nothing(autojump_clock, factory):
     factory.script.parts[IMPL] = [FOREVER]
     factory.put("AR-1")
