@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from factoryd.core.model import ProcessIdentity
 from tests.systemd.machines import Machine, wait_until
 from tests.vm.payload import PYTHONS, pip
 
@@ -234,13 +235,13 @@ class Factory:
         file = self.machine.path(f"{PLACE}/issues/{folder}/{key}.md")
         wait_until(file.exists, f"{key} is not in {folder}")
 
-    def tree(self) -> dict[int, str]:
-        """Return all that agents run: command lines by the pid each has here.
+    def tree(self) -> set[ProcessIdentity]:
+        """Return all that agents run.
 
         Whatever is in a cgroup of an agent, or has the mark of a run in its environment.
         """
         return {
-            one.pid: one.command
+            one.identity
             for one in self.machine.processes()
             if "factoryd.service/agents/" in one.cgroup
             or any(variable.startswith("FACTORY_RUN=") for variable in one.environ)
@@ -248,7 +249,7 @@ class Factory:
 
     def kill_tree(self) -> None:
         """Kill what a failed test has left of its agents."""
-        for group in self.machine.cgroups.glob("*.slice/**/agents"):
+        for group in self.machine.cgroups.glob("*.slice/**/factoryd.service/agents"):
             (group / "cgroup.kill").write_text("1")
         wait_until(lambda: not self.tree(), "agents cannot be killed")
 
@@ -258,9 +259,9 @@ class Factory:
 
 
 def make_wheels(wheel: Path, suite: str, directory: Path) -> None:
-    """Fill a directory with the product's wheel and, for the Python of a Debian, all it needs."""
+    """Fill a directory with what the Python of a Debian needs for the product, and pipx for itself."""
     pip(
-        *("download", str(wheel), "--dest", str(directory)),
+        *("download", str(wheel), "pip", "setuptools", "wheel", "--dest", str(directory)),
         *("--find-links", str(wheel.parent), "--only-binary", ":all:"),
         *("--python-version", PYTHONS[suite]),
         *("--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64"),

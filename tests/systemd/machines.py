@@ -16,7 +16,8 @@ import pytest
 
 from factoryd.adapters.cgroup import cgroup_of
 from factoryd.adapters.pidfd import PidFd, open_verified
-from factoryd.adapters.proc import Stat, read_stat
+from factoryd.adapters.proc import Stat, read_argv, read_stat
+from factoryd.core.model import ProcessIdentity
 from tests.conftest import empty
 
 SUITES = ("bookworm", "trixie")
@@ -64,12 +65,11 @@ _IN_CGROUP = ("/bin/sh", "-eu", "-c", 'echo 0 >"$1"; shift; exec "$@"', "sh")
 
 
 class Process(NamedTuple):
-    """One that runs in a machine."""
+    """One that runs in a machine, with the pid it has here."""
 
-    pid: int
-    """Here, not there."""
+    identity: ProcessIdentity
     cgroup: str
-    command: str
+    argv: Sequence[str]
     environ: Sequence[str]
 
 
@@ -195,21 +195,20 @@ class Machine:
 
     def processes(self) -> Iterator[Process]:
         """Yield all that runs."""
-        for file in self.cgroups.glob("**/cgroup.procs"):
-            cgroup = str(file.parent.relative_to(self.cgroups))
-            for pid in _read(file).split():
-                command, environ = (
-                    _read(Path("/proc", pid, name)) for name in ("cmdline", "environ")
-                )
-                yield Process(int(pid), cgroup, command.replace("\0", " "), environ.split("\0"))
+        for directory, _, _ in os.walk(self.cgroups):
+            for pid in map(int, _read(Path(directory, "cgroup.procs")).split()):
+                if (stat := read_stat(pid)) is not None:
+                    environ = _read(Path("/proc", str(pid), "environ")).split("\0")
+                    cgroup = os.path.relpath(directory, self.cgroups)
+                    yield Process(stat.identity, cgroup, read_argv(pid), environ)
 
-    def limit_memory(self, pids: Iterable[int], limit: int) -> None:
+    def limit_memory(self, processes: Iterable[ProcessIdentity], limit: int) -> None:
         """Let processes and what they start have so many bytes, where version 1 has the memory."""
         if _MEMORY.is_dir():
             self._memory.mkdir()
             (self._memory / "memory.limit_in_bytes").write_text(str(limit))
-            for pid in pids:
-                (self._memory / "cgroup.procs").write_text(str(pid))
+            for one in processes:
+                (self._memory / "cgroup.procs").write_text(str(one.pid))
 
     def out_of_memory(self, cgroup: str) -> int:
         """Return how many processes of those, else of a cgroup, the kernel has killed for it."""

@@ -26,7 +26,7 @@ def test_an_agent_that_runs_out_of_memory_fails_alone(factory: Factory) -> None:
     factory.start("AR-1")
     old, others = factory.main_pid, factory.tree()
     factory.start("AR-2", agent=HOG)
-    factory.machine.limit_memory(factory.tree().keys() - others.keys(), 64 * MIB)
+    factory.machine.limit_memory(factory.tree() - others, 64 * MIB)
     factory.machine.path(f"{PLACE}/work/hog").touch()
     factory.wait_filed("AR-2", "failed")
     assert factory.machine.out_of_memory("system.slice/factoryd.service") > 0
