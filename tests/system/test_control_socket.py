@@ -47,7 +47,9 @@ def issue_text(key, script="exit 0"):
 async def test_status_shows_the_daemon_and_what_it_works_on():
     async with a_daemon() as daemon:
         daemon.place.put("A-1", play())
-        await daemon.wait_issue("A-1", "running", when=lambda one: one["agents"][0]["processes"])
+        await daemon.wait_issue(
+            "A-1", "running", when=lambda one: any(a["processes"] for a in one["agents"])
+        )
         status = await daemon.status()
     assert status["daemon"]["pid"] == daemon.pid
     assert status["daemon"]["state"] == "running"
