@@ -69,8 +69,10 @@ def number_of(argv: list[str]) -> int | None:
 
 
 def is_agent(argv: list[str]) -> bool:
-    """Say whether a command line is an agent's: a nap, or the shell that runs its script."""
-    return number_of(argv) is not None or (len(argv) == 2 and Path(argv[0]).name == "sh")
+    """Say whether a command line is an agent's: a nap, a writer, or the shell with its script."""
+    if number_of(argv) is not None or any(word.endswith("/writer.py") for word in argv):
+        return True
+    return len(argv) == 2 and Path(argv[0]).name == "sh"
 
 
 def argv_of(pid: int) -> list[str]:

@@ -17,6 +17,8 @@ from bench.watched import Watched
 from bench.words import Words
 from factoryd.adapters.cgroup import cgroup_of
 
+ROOM_BYTES = 3_000_000_000
+
 _numbers = count(1)
 
 
@@ -128,8 +130,7 @@ def a_ground() -> Iterator[Ground]:
     """
     own = cgroup_of(os.getpid())
     assert own is not None, "there is no cgroup2 file system here"
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    root = Path(tempfile.mkdtemp(prefix="fb-", dir=memory))
+    root = Path(tempfile.mkdtemp(prefix="fb-", dir=_memory()))
     group = Path(own, f"bench-{os.getpid()}-{next(_numbers)}")
     group.mkdir()
     try:
@@ -138,6 +139,13 @@ def a_ground() -> Iterator[Ground]:
     finally:
         end_group(group)
         shutil.rmtree(root)
+
+
+def _memory() -> Path | None:
+    """Return where files are in memory, with room for all that agents write."""
+    shm = Path("/dev/shm")
+    has_room = os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > ROOM_BYTES
+    return shm if has_room else None
 
 
 def end(process: subprocess.Popen[bytes], *, within_s: float = 60) -> None:

@@ -122,3 +122,14 @@ class Circus:
 
 def _program(name: str) -> str:
     return str(Path(PYTHON_PEERS, "bin", name))
+
+
+class _KeepingOutput(Circus):
+    def more(self, agent: Agent) -> str:
+        """Have the output in a file."""
+        file = self.ground.inside / f"out-{agent.number}.log"
+        return f"stdout_stream.class = FileStream\nstdout_stream.filename = {file}"
+
+
+KEEPING_OUTPUT = _KeepingOutput
+"""The same with a log file for each agent."""

@@ -140,3 +140,14 @@ class Pm2:
                 raise ConnectionResetError("pm2")
             parts += part
         return bytes(parts)
+
+
+class _KeepingOutput(Pm2):
+    def more(self, agent: Agent) -> dict[str, str]:
+        """Have the output in a file."""
+        file = str(self.ground.inside / f"out-{agent.number}.log")
+        return {"out_file": file, "error_file": "/dev/null"}
+
+
+KEEPING_OUTPUT = _KeepingOutput
+"""The same with a log file for each agent."""

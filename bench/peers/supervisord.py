@@ -74,7 +74,7 @@ class Supervisord:
         self.ground.put(agents)
         first = agents[0].number
         root = self.ground.root
-        text = PROGRAM.format(root=root, count=len(agents), first=first, log=self.log)
+        text = PROGRAM.format(root=root, count=len(agents), first=first, log=self.log.format(root=root))
         (root / "agents.conf").write_text(text)
 
     def launch(self) -> None:
@@ -161,3 +161,11 @@ class _UnixTransport(Transport):
 
 def _program(name: str) -> str:
     return str(Path(PYTHON_PEERS, "bin", name))
+
+
+class _KeepingOutput(Supervisord):
+    log = "{root}/out-%(process_num)d.log"
+
+
+KEEPING_OUTPUT = _KeepingOutput
+"""The same with a log file for each agent."""
