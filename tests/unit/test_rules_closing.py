@@ -97,7 +97,7 @@ async def test_an_issue_that_is_closed_right_before_it_is_begun_ends_as_that_and
     factory.put("AR-1")
     async with factory.daemon() as daemon:
         await daemon.wait_state("AR-1", S.CLAIMED)
-        factory.source.close("AR-1", S.DONE)
+        factory.source.put_away("AR-1", S.DONE)
         gate.set()
         await daemon.wait_for(lambda: daemon.record("AR-1").written)
         assert daemon.state("AR-1") is S.DONE
