@@ -13,6 +13,7 @@ import threading  # noqa: TID251 (a lock: what runs in trio's threads logs, too)
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import trio
 from logging_journald import JournaldTransport
@@ -92,11 +93,18 @@ class Journal:
         """Lines of output that journald did not take, and that no entry tells of yet."""
         self.lost = 0
         """The same of other entries, for which there was no more room."""
+        self.wanted: Callable[[], None] = lambda: None
+        """Called, in any thread, when something is kept, counted or withheld: see `keep_up`."""
 
     @property
     def is_behind(self) -> bool:
         """Say whether something is kept."""
         return bool(self._kept)
+
+    @property
+    def is_even(self) -> bool:
+        """Say whether journald has everything, or was told what is missing."""
+        return not (self._kept or self.passed_over or self.lost)
 
     def send(self, fields: Fields) -> None:
         """Send an entry of the daemon, now or later; fields that are None are left out."""
@@ -128,6 +136,7 @@ class Journal:
         """Send or keep an entry; False when more than `room` would be kept then."""
         if self._send_kept() and self._take(fields):
             return True
+        self.wanted()
         size = _measure(fields)
         if self._kept_bytes + size > room:
             return False
@@ -258,6 +267,11 @@ class JournalSink:
             }
         )
 
+    @property
+    def is_counting(self) -> bool:
+        """Say whether there are runs whose lines are counted."""
+        return bool(self._throttles)
+
     def tell_withheld(self, *, last: bool = False) -> None:
         """Say of each run whose lines pass again how many did not; of all, if this is the `last`."""
         now = self._clock()
@@ -273,6 +287,7 @@ class JournalSink:
             if rate == 0:
                 return True
             self._throttles[place.run] = (place, Throttle(rate, RATE_PERIOD_S, now))
+            self._journal.wanted()
         _, throttle = self._throttles[place.run]
         self._say(place, throttle.take_withheld(now))
         return throttle.admits(now)
@@ -298,18 +313,32 @@ class SilentSink:
     def line(self, place: TreePlace, offset: int, text: str) -> None:
         """Drop the line."""
 
+    @property
+    def is_counting(self) -> bool:
+        """Return False: nothing is counted."""
+        return False
+
     def tell_withheld(self, *, last: bool = False) -> None:
         """Say nothing."""
 
 
 async def keep_up(journal: Journal, sink: JournalSink | SilentSink) -> None:
-    """Send what was kept once journald takes it, and say what is missing, until cancelled."""
+    """Send what was kept once journald takes it, and say what is missing, until cancelled.
+
+    Sleeps, without waking, while there is neither.
+    """
+    token = trio.lowlevel.current_trio_token()
     try:
         while True:
-            await trio.sleep(_BEHIND_S if journal.is_behind else _UP_TO_DATE_S)
-            sink.tell_withheld()
-            journal.catch_up()
+            wanted = trio.Event()
+            journal.wanted = partial(token.run_sync_soon, wanted.set, idempotent=True)
+            while sink.is_counting or not journal.is_even:
+                await trio.sleep(_BEHIND_S if journal.is_behind else _UP_TO_DATE_S)
+                sink.tell_withheld()
+                journal.catch_up()
+            await wanted.wait()
     finally:
+        journal.wanted = lambda: None
         sink.tell_withheld(last=True)
         journal.catch_up()
 

@@ -1,5 +1,8 @@
 """What the service manager is told: how the daemon is, and that it needs more time."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 import trio
 
 from factoryd.flow.ledger import Ledger
@@ -8,8 +11,8 @@ from factoryd.flow.settings import Settings
 from factoryd.flow.views import Overview
 from factoryd.ports import Notifier
 
-LOOK_EVERY_S = 5.0
-"""How often the daemon's condition is looked at when no fact says that it changed."""
+AT_MOST_EVERY_S = 0.5
+"""The status is not told more often than this, however much happens."""
 
 EXTEND_EVERY_S = 5.0
 EXTEND_BY_S = 30.0
@@ -46,18 +49,32 @@ class Announcer:
         while True:
             seq = self._ledger.registry.seq
             self._notifier.status(self._overview.headline())
-            with trio.move_on_after(LOOK_EVERY_S):
-                await self._ledger.wait_beyond(seq)
-            await trio.sleep(0.5)
+            await self._wait_news(seq)
+            await trio.sleep(AT_MOST_EVERY_S)
+
+    async def _wait_news(self, seq: int) -> None:
+        """Return at the next fact, heartbeat or reading of the configuration's file."""
+
+        async def wait_first(news: Callable[[], Awaitable[None]]) -> None:
+            await news()
+            nursery.cancel_scope.cancel(reason="there is news")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_first, partial(self._ledger.wait_beyond, seq))
+            nursery.start_soon(wait_first, self._pulses.wait_beat)
+            nursery.start_soon(wait_first, self._settings.wait_read)
 
     async def _ask_for_time(self) -> None:
         """Ask for more time to start or to stop, while there is progress, and not for ever."""
         state, since = self._pulses.state, trio.current_time()
         while True:
+            if self._pulses.state == "running":
+                await self._pulses.wait_beat()  # any other state begins with one
+                continue
             if state != self._pulses.state:
                 state, since = self._pulses.state, trio.current_time()
             longest_s = self._settings.config.stop.grace + PATIENCE_S
             patient = trio.current_time() - since < longest_s and not self._pulses.late()
-            if state != "running" and patient:
+            if patient:
                 self._notifier.extend(EXTEND_BY_S)
             await trio.sleep(EXTEND_EVERY_S)

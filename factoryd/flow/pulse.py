@@ -89,6 +89,7 @@ class Pulses:
         self._pulses: list[Pulse] = []
         self._beats = 0
         self._beat_at: float | None = None
+        self._beaten = trio.Event()
         self._late: frozenset[str] = frozenset()
         self._beating = trio.CancelScope()
         self._one_write = trio.Lock()
@@ -128,6 +129,10 @@ class Pulses:
         """Show a new state of the daemon in the heartbeat, at once."""
         self.state = state
         await self._beat()
+
+    async def wait_beat(self) -> None:
+        """Return at the next heartbeat; one comes with each new state, too."""
+        await self._beaten.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Beat until cancelled: the file always, the watchdog only while no part is late."""
@@ -178,3 +183,5 @@ class Pulses:
         except OSError as error:
             logger.warning("the heartbeat file cannot be written: %s", error)
         self._beat_at = trio.current_time()
+        self._beaten.set()
+        self._beaten = trio.Event()

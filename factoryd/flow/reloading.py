@@ -89,7 +89,7 @@ class Reloader:
         try:
             config = await self._load()
         except ConfigInvalid as error:
-            self._shop.settings.mistakes = error.mistakes
+            self._shop.settings.refuse(error.mistakes)
             for mistake in error.mistakes:
                 logger.error("configuration refused: %s", mistake)  # noqa: TRY400  it is a sentence
             return ReloadReply(changed=(), restart=(), mistakes=error.mistakes)

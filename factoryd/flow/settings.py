@@ -15,12 +15,24 @@ class Settings:
         self.mistakes: tuple[str, ...] = ()
         """Why the file was refused when it was read last; `config` is older than it then."""
         self._replaced = trio.Event()
+        self._read = trio.Event()
 
     def replace(self, config: Config) -> None:
         """Have another configuration be in force from now on."""
-        self.config, self.mistakes = config, ()
+        self.config = config
         replaced, self._replaced = self._replaced, trio.Event()
         replaced.set()
+        self.refuse(())
+
+    def refuse(self, mistakes: tuple[str, ...]) -> None:
+        """Note what is wrong with the file, which changes nothing else."""
+        self.mistakes = mistakes
+        read, self._read = self._read, trio.Event()
+        read.set()
+
+    async def wait_read(self) -> None:
+        """Return once the file has been read again, and taken or refused."""
+        await self._read.wait()
 
     async def wait_replaced(self) -> None:
         """Return once another configuration is in force."""

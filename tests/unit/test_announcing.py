@@ -44,7 +44,7 @@ async def parts(autojump_clock, factory, nursery):
 
 async def test_a_long_start_and_a_long_stop_ask_for_time_again_and_again(autojump_clock, parts):
     for state, extends in (("starting", True), ("running", False), ("stopping", True)):
-        parts.pulses.state = state
+        await parts.pulses.become(state)
         await trio.sleep(6)
         parts.notifier.said.clear()
         await trio.sleep(60)
@@ -54,7 +54,7 @@ async def test_a_long_start_and_a_long_stop_ask_for_time_again_and_again(autojum
 async def test_a_start_or_stop_without_progress_or_without_end_gets_no_more_time(
     autojump_clock, parts
 ):
-    parts.pulses.state = "stopping"
+    await parts.pulses.become("stopping")
     pulse = parts.pulses.declare("reaper", 30.0)
     with pulse.busy():
         await trio.sleep(60)
@@ -72,10 +72,12 @@ async def test_a_start_or_stop_without_progress_or_without_end_gets_no_more_time
 async def test_the_status_is_one_line_that_follows_what_no_fact_tells(autojump_clock, parts):
     await trio.sleep(1)
     assert parts.said("status")[-1] == "status starting: 0 issues running, 2 slots free"
-    parts.pulses.state = "running"
-    parts.announcer._settings.mistakes = ("f.toml: x: is unknown",)
+    await parts.pulses.become("running")
+    parts.announcer._settings.refuse(("f.toml: x: is unknown",))
     with parts.pulses.declare("reaper", 1.0).busy():
         await trio.sleep(10)
+        await parts.pulses.become("running")  # a heartbeat is when it is noticed
+        await trio.sleep(1)
         assert parts.said("status")[-1] == (
             "status 0 issues running, 2 slots free, degraded: reaper, "
             "the configuration file has mistakes"
