@@ -173,14 +173,22 @@ class Connection:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(60)
-        self._socket.connect(os.fspath(path))
+        self._socket.settimeout(120)
+        try:
+            self._socket.connect(os.fspath(path))
+        except OSError:
+            self._socket.close()
+            raise
 
     def __enter__(self) -> Self:
         """Return the connection."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
         """Close it."""
         self._socket.close()
 

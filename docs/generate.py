@@ -1,24 +1,27 @@
 #!/usr/bin/env python3
-"""Writes the pages of docs/reference that are drawn from the code: `docs/generate.py config`."""
+"""Writes what is drawn from the code, `docs/generate.py [PART OF A NAME]...`."""
 
 import inspect
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from docs import completions, manual
 from factoryd.core.config_schema import Key, Section, describe
 from factoryd.core.events import KINDS, AttemptEnded, Fact, kind_of
+from factoryd.core.explanations import EXPLANATIONS, write_catalog
 from factoryd.core.lifecycle import IN_FLIGHT, MOVES, TERMINAL
 from factoryd.core.model import IssueState
-from factoryd.core.narration import message_id
+from factoryd.core.narration import TROUBLE, WEIGHTS, Weight, message_id
 from factoryd.core.policy import BLOCKS, LATER_BLOCKS, NEXT_STEPS, RESULTS, NextStep
 from factoryd.core.template import PLACEHOLDERS
 from factoryd.flow.varlink import describe_interface
 from factoryd.wire.framing import ERROR_EXITS, MAX_REQUEST_BYTES
 from factoryd.wire.messages import METHODS
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parent.parent
 
 CONFIG_INTRO = """\
 # Configuration
@@ -35,6 +38,8 @@ One TOML file, looked for in this order:
 `factoryd check-config` prints the effective configuration, defaults included, or every mistake at
 once, one `FILE: key: reason` each, and then exits with 2. Unknown keys are mistakes. Paths are
 relative to the directory of the file.
+
+A daemon reads it when it starts, and again at [`factoryctl reload`](../how-to/reload.md) or SIGHUP.
 
 - A *duration* is a whole number and a unit, `"250ms"`, `"30s"`, `"5m"` or `"2h"`.
 - A *size* is a whole number and `K`, `M`, `G` or `T` (powers of 1024), or bytes without a unit.
@@ -119,7 +124,7 @@ FACTS_INTRO = """\
 
 A fact is something that happened, committed to the ledger before anybody hears of it. Nothing else
 changes state: what `factoryctl status` shows is what the facts add up to. `factoryctl events` shows
-them, `factoryctl --json events` as one JSON object a line:
+them, with or without a daemon, `factoryctl --json events` as one JSON object a line:
 
 | member | is |
 |---|---|
@@ -135,8 +140,7 @@ in any other state it is refused and changes nothing. An attempt that ends with 
 (`not_before`) leads to `cooldown` instead. [The life of an issue](lifecycle.md) has the same by state.
 
 Whoever reads facts must accept members and kinds that are not listed here: a newer factoryd may
-write them. In the journal each has its `MESSAGE_ID`, the same for ever: `journalctl MESSAGE_ID=...`
-finds them.
+write them. In [the journal](journal.md) each kind has its `MESSAGE_ID`, the same for ever.
 """
 
 WIRE_INTRO = """\
@@ -341,13 +345,81 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-PAGES = {"config": config_page, "facts": facts_page, "lifecycle": lifecycle_page, "wire": wire_page}
+JOURNAL_INTRO = """\
+# The journal
+
+<!-- Written by docs/generate.py from the code; change factoryd/core/explanations.py instead. -->
+
+As a systemd service `factoryd` writes to the journal, elsewhere to standard error.
+[A systemd service](../how-to/systemd.md) shows how to read it.
+
+## Fields
+
+| field | holds | is on |
+|---|---|---|
+| `MESSAGE` | one sentence, or a line of an agent's output | every entry |
+| `PRIORITY` | 3 error, 4 warning: a person should look; 5 notice, 6 info, 7 debug | every entry |
+| `SYSLOG_IDENTIFIER` | `factoryd`, or the name of the agent that printed the line | every entry |
+| `MESSAGE_ID` | the kind of fact, the same for ever | facts |
+| `FACTORY_FACT` | the kind of fact by its name | facts |
+| `FACTORY_ISSUE` | the key of the issue | what concerns one |
+| `FACTORY_AGENT` | the name of the agent | what concerns one |
+| `FACTORY_RUN` | the id of the run | what concerns one |
+| `FACTORY_OFFSET` | where the line ends in the run's output file | agents' output |
+| `LOGGER`, `CODE_FILE`, `CODE_LINE`, `CODE_FUNC` | where in the program it was said | the daemon's own entries |
+
+## Agents' output
+
+Each line that an agent prints becomes an entry of its own, as far as it fits: `journal_rate` of
+[`[output]`](config.md) bounds what one run may say there, and where journald falls far behind, lines
+are passed over. An entry says how many lines are missing. `factoryctl logs` reads from the run's own
+file, which has all of them.
+
+The daemon never waits for journald. What is not taken at once is kept and sent later, the daemon's own
+entries up to 8 MB of them; whatever becomes of those, `factoryctl events` has the facts.
+
+## Messages
+
+These are the kinds of [facts](facts.md). `journalctl -x` shows the same texts below the entries, with
+the fields filled in, once `factoryd.catalog` is installed.
+"""
+
+
+def journal_page() -> str:
+    """Return docs/reference/journal.md."""
+    return f"{JOURNAL_INTRO}\n" + "\n".join(_write_message(kind) for kind in KINDS)
+
+
+def _write_message(kind: type[Fact]) -> str:
+    text, weight = EXPLANATIONS[kind], WEIGHTS.get(kind, Weight.INFO)
+    bad = sorted(f"`{result}`" for result in TROUBLE.get(kind, ()))
+    worse = f"; {Weight.WARNING} where the result is {' or '.join(bad)}" if bad else ""
+    return (
+        f"### `{kind_of(kind)}`\n\n`MESSAGE_ID={message_id(kind)}`, priority {weight}{worse}\n\n"
+        f"**{text.subject}.** {text.meaning}\n\n{text.advice}\n"
+    )
+
+
+PAGES = {
+    "config": config_page,
+    "facts": facts_page,
+    "journal": journal_page,
+    "lifecycle": lifecycle_page,
+    "wire": wire_page,
+}
+
+FILES = {f"docs/reference/{name}.md": page for name, page in PAGES.items()}
+FILES["systemd/factoryd.catalog"] = write_catalog
+FILES |= manual.PAGES | completions.FILES
+FILES["docs/man/factoryd.toml.5"] = partial(manual.write_config_page, CONFIG_INTRO, CONFIG_COMMAND)
 
 
 def main() -> None:
-    """Write the pages named as arguments, all without one."""
-    for name in sys.argv[1:] or PAGES:
-        (REFERENCE / f"{name}.md").write_text(PAGES[name](), encoding="utf-8")
+    """Write the files whose names hold one of the arguments, all without one."""
+    for file, write in FILES.items():
+        if not sys.argv[1:] or any(name in file for name in sys.argv[1:]):
+            (ROOT / file).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / file).write_text(write(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,11 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
 
     `run` is the name of the module in `factoryctl.verbs` that does it.
     """
+    return make_parser().parse_args(arguments)
+
+
+def make_parser() -> ArgumentParser:
+    """Return the parser of command lines; manual and completions are written from it, too."""
     parser = ArgumentParser(
         prog="factoryctl",
         description="Watch and steer factoryd.",
@@ -36,7 +41,7 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
         verb.set_defaults(run=name)
         _common(verb)
         define(verb)
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _formatter(prog: str) -> HelpFormatter:
@@ -97,6 +102,13 @@ def _events(parser: ArgumentParser) -> None:
     parser.add_argument("--issue", metavar="KEY", help="only those of one issue")
 
 
+def _history(parser: ArgumentParser) -> None:
+    parser.add_argument("issue", metavar="ISSUE", nargs="?", help="only this one, with all it did")
+    parser.add_argument(
+        "-n", "--limit", metavar="N", type=_count, default=50, help="the newest N (50)"
+    )
+
+
 def _freeze(parser: ArgumentParser) -> None:
     _thaw(parser)
     parser.add_argument("--reason", metavar="TEXT", help="why, for the record")
@@ -132,6 +144,7 @@ VERBS: dict[str, tuple[Callable[[ArgumentParser], None], list[str], str]] = {
     "kill": (_kill, [], "end issues with all their agents, and prove that nothing is left"),
     "logs": (_logs, [], "show an agent's output"),
     "events": (_events, [], "show what happened"),
+    "history": (_history, [], "show finished issues, or all that one issue went through"),
     "explain": (_explain, [], "say why an issue is dispatched, or why not"),
     "health": (_nothing, ["loop-status"], "say whether the daemon makes progress"),
     "freeze": (_freeze, [], "have an issue stand still with all its agents"),
@@ -140,6 +153,7 @@ VERBS: dict[str, tuple[Callable[[ArgumentParser], None], list[str], str]] = {
     "release": (_freeze, [], "end an issue as done, its work being done elsewhere"),
     "pause": (_pause, [], "dispatch nothing new; what runs goes on"),
     "resume": (_nothing, [], "go on dispatching"),
+    "reload": (_nothing, [], "have the daemon read its configuration anew"),
     "doctor": (_nothing, [], "say what this machine offers, what is wrong and what to do"),
     "restart": (_restart, [], "replace the daemon, with --keep-agents while its agents go on"),
     "reap-orphans": (_reap, [], "end agents that nobody looks after, with or without a daemon"),

@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from factoryctl.errors import (
     BadUsage,
@@ -147,6 +147,18 @@ def connect(paths: Sequence[str]) -> Generator[Connection]:
         f"no factoryd is running (looked for {looked}): start it with `factoryd run`, "
         "or say where it is with --socket"
     )
+
+
+def ask(paths: Sequence[str], question: bytes) -> Answer:
+    """Return the answer to a question that changes nothing, over a connection of its own.
+
+    A daemon that ends closes what it has not answered; then the next one is asked, which systemd
+    may have callers wait for. Raises as `connect` and `Connection.call` do.
+    """
+    with suppress(HungUp), connect(paths) as connection:
+        return connection.call(question)
+    with connect(paths) as connection:
+        return connection.call(question)
 
 
 def _listens(client: socket.socket, path: str) -> bool:

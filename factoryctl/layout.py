@@ -1,27 +1,24 @@
 """Answers laid out as words and cells, before anyone decides how to draw them."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
-from factoryctl.output import printable
 from factoryd.wire.answers import (
     AgentView,
     DaemonView,
     ExplainReply,
-    FactView,
     FrostReply,
     HandoffView,
     HealthReply,
     IssueView,
     KilledView,
     PauseReply,
+    ReloadReply,
     StatusReply,
 )
 from factoryd.wire.checkup import Checkup, Verdict
-
-UNKNOWN = "-"
+from factoryd.wire.plain import UNKNOWN, align, duration, printable, size
 
 COLUMNS = (
     "issue/agent",
@@ -39,10 +36,6 @@ COLUMNS = (
 )
 NUMBERS = frozenset(COLUMNS[2:11])
 """The columns that line up on the right."""
-
-
-_IN_EVERY_FACT = frozenset({"type", "issue", "run"})
-_NOT_PLAIN = (b"{", b"[", b"null")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,10 +71,11 @@ def lay_out(status: StatusReply, now: datetime) -> Picture:
         for source in status.sources
         if source.state != "ok" and not source.problems
     )
+    mistakes = (f"configuration refused: {mistake}" for mistake in status.daemon.config_mistakes)
     handoffs = (_handoff(handoff, now) for handoff in status.handoffs)
     return Picture(
         headline=printable(_headline(status.daemon, now)),
-        alarms=tuple(map(printable, (*degraded, *failing, *problems, *handoffs))),
+        alarms=tuple(map(printable, (*degraded, *mistakes, *failing, *problems, *handoffs))),
         rows=tuple(rows),
         footer=_footer(status),
     )
@@ -132,6 +126,13 @@ def plain_pause(pause: PauseReply) -> str:
     return printable(f"dispatching is paused{already}: {pause.reason or UNKNOWN}")
 
 
+def plain_reload(reload: ReloadReply) -> str:
+    """Return what has changed, a key on each line; those that wait for a restart say so."""
+    keys = [key for key in reload.changed if key not in reload.restart]
+    waiting = [f"{key}  from the next start of factoryd" for key in reload.restart]
+    return "\n".join(map(printable, [*keys, *waiting])) or "nothing has changed"
+
+
 def plain_explanation(explained: ExplainReply) -> str:
     """Return what an explanation comes to, and a table of its checks."""
     words = {True: "passed", False: "FAILED", None: UNKNOWN}
@@ -155,55 +156,6 @@ def plain_checkup(checkup: Checkup) -> str:
     return "\n".join(map(printable, lines))
 
 
-def plain_fact(fact: FactView) -> str:
-    """Return one line on a fact: what every fact has, then its own plain members."""
-    members = msgspec.json.decode(fact.body, type=dict[str, msgspec.Raw])
-    details = [
-        f"{name}={bytes(value).decode()}"
-        for name, value in members.items()
-        if name not in _IN_EVERY_FACT and not bytes(value).startswith(_NOT_PLAIN)
-    ]
-    words = [f"{fact.seq:>6}", fact.at, f"{fact.kind:<16}", fact.issue or UNKNOWN]
-    return printable("  ".join([*words, fact.run or UNKNOWN, *details]))
-
-
-def align(table: Sequence[Sequence[str]], right: frozenset[str] = frozenset()) -> list[str]:
-    """Return a table as lines, its first row the names of its columns, some lined up right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    sides = [">" if name in right else "<" for name in table[0]]
-    return [
-        "  ".join(
-            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
-        ).rstrip()
-        for row in table
-    ]
-
-
-def duration(seconds: float | None) -> str:
-    """Return a length of time in at most two units (``2h05m``)."""
-    if seconds is None:
-        return UNKNOWN
-    if seconds < 10:
-        return f"{max(seconds, 0):.1f}s"
-    whole = int(seconds)
-    for unit_s, unit, part_s, part in _UNITS:
-        if whole >= unit_s:
-            return f"{whole // unit_s}{unit}{whole % unit_s // part_s:02}{part}"
-    return f"{whole}s"
-
-
-def size(count: int | None) -> str:
-    """Return a number of bytes in the unit that suits it (``1.5M``; a K is 1024)."""
-    if count is None:
-        return UNKNOWN
-    amount, unit = float(count), "B"
-    for larger in "KMGT":
-        if amount < 1000:
-            break
-        amount, unit = amount / 1024, larger
-    return f"{amount:.1f}{unit}" if unit != "B" and amount < 10 else f"{amount:.0f}{unit}"
-
-
 def age(moment: str | None, now: datetime) -> str:
     """Return how long ago a moment was (RFC 3339); what is no moment is unknown."""
     if moment is None:
@@ -212,9 +164,6 @@ def age(moment: str | None, now: datetime) -> str:
         return duration((now - datetime.fromisoformat(moment)).total_seconds())
     except (ValueError, TypeError):
         return UNKNOWN
-
-
-_UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 
 
 def _headline(daemon: DaemonView, now: datetime) -> str:

@@ -2,15 +2,9 @@
 
 import sys
 
-_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 9}
+from factoryd.wire.plain import printable
 
-
-def printable(text: str) -> str:
-    r"""Return the text with control characters spelled out (``\x1b``), tabs kept.
-
-    So nothing that an agent or an issue says can steer the reader's terminal.
-    """
-    return text.translate(_ESCAPED)
+__all__ = ["answer", "is_terminal", "printable", "say"]
 
 
 def is_terminal() -> bool:

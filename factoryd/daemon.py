@@ -6,7 +6,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,12 +15,20 @@ from factoryd import __version__
 from factoryd.adapters.accounts import SystemAccounts
 from factoryd.adapters.agents.command import CommandKind
 from factoryd.adapters.clock import SystemClock
+from factoryd.adapters.config_file import load_config
 from factoryd.adapters.desk import StateDesk
 from factoryd.adapters.directories import Directories, make_directories
 from factoryd.adapters.faults import FaultyStore, read_fault
 from factoryd.adapters.heartbeat_file import AtomicHeartbeatFile
 from factoryd.adapters.inotify import Watches
-from factoryd.adapters.journald import Journal, JournalSink, SilentSink
+from factoryd.adapters.journald import (
+    Journal,
+    JournalSink,
+    SilentSink,
+    SwitchedSink,
+    keep_up,
+)
+from factoryd.adapters.listening import open_control_socket
 from factoryd.adapters.lock import InstanceLock
 from factoryd.adapters.output import Follower
 from factoryd.adapters.pidfd import identify
@@ -30,10 +37,9 @@ from factoryd.adapters.sources.folder import FolderSource
 from factoryd.adapters.sqlite_store import LEDGER, SqliteStore, read_registry
 from factoryd.adapters.systemd import SystemdNotifier
 from factoryd.adapters.workspace import LocalWorkspaces
-from factoryd.core.config import Config
+from factoryd.core.config import Config, SourceConfig
 from factoryd.core.errors import (
     KEEP_AGENTS_STATUS,
-    BadUsage,
     FactoryError,
     LedgerUnavailable,
     SourceFailed,
@@ -42,34 +48,44 @@ from factoryd.core.events import ConfigurationLoaded, DaemonStarted, DaemonStopp
 from factoryd.core.model import Data, IssueState
 from factoryd.core.registry import Registry
 from factoryd.flow.agent_runner import AgentRunner
+from factoryd.flow.announcing import Announcer
 from factoryd.flow.control import ControlServer
 from factoryd.flow.ledger import Ledger
 from factoryd.flow.methods import Methods
 from factoryd.flow.preview import preview
 from factoryd.flow.pulse import Pulse, Pulses
 from factoryd.flow.recovery import Reaper
+from factoryd.flow.reloading import Reloader
 from factoryd.flow.retention import Retention
 from factoryd.flow.scheduler import Scheduler
+from factoryd.flow.settings import Settings
 from factoryd.flow.shop import Shop
 from factoryd.flow.slots import Slots
-from factoryd.flow.source_follower import SourceFollower
+from factoryd.flow.sources import Sources
 from factoryd.flow.stopping import stop_policy
 from factoryd.flow.views import Birth, Overview
-from factoryd.ports import ProcessTrees
+from factoryd.ports import IssueSource, ProcessTrees
 
 logger = logging.getLogger(__name__)
 
 MAX_BUSY_S = 30.0
 """How long a part of the daemon may be at one thing before it counts as stuck."""
 
+PREPARE_S = 5.0
+"""How long a source may take to make its directories before it is followed without them."""
+
 THREADS = 4
 """Blocking calls at once: all are short, and more threads than that only wait for one another."""
 
 
 class Plan(Data, frozen=True, kw_only=True):
-    """What a daemon is started with. `drain_after`: see `Scheduler.run`; None: serve for ever."""
+    """What a daemon is started with, its configuration read from `file`.
+
+    `drain_after`: see `Scheduler.run`; None: serve for ever.
+    """
 
     config: Config
+    file: Path
     directories: Directories
     drain_after: int | None = None
 
@@ -98,7 +114,7 @@ async def serve(plan: Plan, journal: Journal | None) -> int:
         registry = Registry.replay(*store.load())
         trees = choose(tree_root_name(plan.directories.state), plan.config.factory.containment)
         held.callback(trees.close)
-        listener = bind_control_socket(plan.directories.runtime / "control.sock")
+        listener = open_control_socket(plan.directories.runtime / "control.sock", os.environ)
         held.callback(listener.socket.close)
         kept = store if fault is None else FaultyStore(store, fault)
         ledger = Ledger(kept, registry, SystemClock())
@@ -108,7 +124,7 @@ async def serve(plan: Plan, journal: Journal | None) -> int:
 async def dry_run(plan: Plan) -> list[str]:
     """Return what a daemon would do now, a line each; nothing is created, changed or locked."""
     watches = Watches()
-    sources = make_sources(plan.config, watches)
+    sources = [make_source(one, watches) for one in plan.config.sources]
     registry = await trio.to_thread.run_sync(read_registry, plan.directories.state)
     try:
         return await preview(sources, registry, plan.config, SystemClock().now())
@@ -118,12 +134,9 @@ async def dry_run(plan: Plan) -> list[str]:
         watches.close()
 
 
-def make_sources(config: Config, watches: Watches) -> list[FolderSource]:
-    """Return the sources of a configuration; no two have one name."""
-    clock = SystemClock()
-    return [
-        FolderSource(one.name or one.path, Path(one.path), watches, clock) for one in config.sources
-    ]
+def make_source(one: SourceConfig, watches: Watches) -> FolderSource:
+    """Return a source as it is configured."""
+    return FolderSource(one.name or one.path, Path(one.path), watches, SystemClock())
 
 
 class Daemon:
@@ -137,6 +150,7 @@ class Daemon:
         assert identity is not None
         running = [i for i in ledger.registry.issues.values() if i.state is IssueState.RUNNING]
         self._plan = plan
+        self._settings = settings = Settings(config)
         self._ledger = ledger
         self._identity = identity
         self._started_at = clock.now()
@@ -146,48 +160,46 @@ class Daemon:
         self._stop_asked = trio.Event()
         self._keep_agents = False
         self._pulses = Pulses(
-            config=config.heartbeat,
+            settings=settings,
             identity=identity,
             file=AtomicHeartbeatFile(plan.directories.runtime / "heartbeat"),
             notifier=self._notifier,
             clock=clock,
         )
         desk = StateDesk(plan.directories.state)
-        journaled = journal if config.output.journal else None
+        self._journal = journal
+        self._sink: JournalSink | SilentSink = SilentSink()
+        if journal is not None:
+            self._sink = JournalSink(journal, lambda: settings.config.output.journal_rate)
         runner = AgentRunner(
             ledger=ledger,
             trees=trees,
             kinds={"command": CommandKind(os.environ)},
             follower=Follower(
                 self._watches,
-                JournalSink(journaled) if journaled else SilentSink(),
-                max_bytes_per_run=config.output.max_bytes_per_run,
-                max_line_bytes=config.output.max_line_bytes,
+                SwitchedSink(self._sink, lambda: settings.config.output.journal),
+                lambda: settings.config.output,
             ),
             desk=desk,
             clock=clock,
         )
-        self._sources = make_sources(config, self._watches)
+        self._sources = Sources(settings, ledger, self._pulses)
         shop = Shop(
-            config=config,
+            settings=settings,
             ledger=ledger,
             runner=runner,
-            sources={source.name: source for source in self._sources},
-            workspaces=LocalWorkspaces(config.repos, plan.directories.state, os.environ),
+            sources=self._sources,
+            workspaces=LocalWorkspaces(
+                lambda: settings.config.repos, plan.directories.state, os.environ
+            ),
             desk=desk,
             clock=clock,
             slots=Slots(config.factory.slots, taken=len(running)),
             socket=str(plan.directories.runtime / "control.sock"),
         )
-        followers = [
-            SourceFollower(
-                source, config.factory.poll_interval, self._pulse(f"source {source.name}")
-            )
-            for source in self._sources
-        ]
-        self._scheduler = Scheduler(shop, followers, self._pulse("scheduler"))
-        self._reaper = Reaper(config, ledger, trees, self._pulse("reaper"))
-        self._retention = Retention(config.history, ledger, desk, clock)
+        self._scheduler = Scheduler(shop, self._recording_pulse("scheduler"))
+        self._reaper = Reaper(settings, ledger, trees, self._pulse("reaper"))
+        self._retention = Retention(settings, ledger, desk, clock)
         birth = Birth(
             pid=identity.pid,
             version=__version__,
@@ -197,12 +209,23 @@ class Daemon:
             controllers=tuple(sorted(trees.controllers)),
         )
         self._overview = Overview(birth, shop, self._scheduler, self._pulses)
+        self._announcer = Announcer(self._notifier, self._overview, self._pulses, ledger, settings)
+        self._reloader = Reloader(
+            shop,
+            self._scheduler,
+            self._notifier,
+            lambda: load_config(plan.file).config,
+            self._make_source,
+            file=str(plan.file),
+        )
         self._control = ControlServer(
-            methods=Methods(shop, self._scheduler, self._overview, self.stop, self._reaper),
-            access=config.access,
+            methods=Methods(
+                shop, self._scheduler, self._overview, self.stop, self._reaper, self._reloader
+            ),
+            access=lambda: settings.config.access,
             accounts=SystemAccounts(),
             trees=trees,
-            pulse=self._pulse("control"),
+            pulse=self._recording_pulse("control"),
         )
 
     def stop(self, reason: str, *, keep_agents: bool = False) -> None:
@@ -215,15 +238,16 @@ class Daemon:
         if keep_agents and stopping:
             raise FactoryError("factoryd is stopping already: wait until it has, then start it")
         self._keep_agents = keep_agents
+        self._reloader.closed = True
         self._scheduler.keep_agents(keep=keep_agents)
         if not stopping:
             logger.info("stopping%s: %s", ", agents go on" if keep_agents else "", reason)
             self._stop_asked.set()
         elif not kept:
-            logger.warning("stopping at once: %s", reason)
+            logger.info("stopping at once: %s", reason)
             self._scheduler.hurry()
         else:
-            logger.warning("stopping, agents and all: %s", reason)
+            logger.info("stopping, agents and all: %s", reason)
 
     async def run(self, listener: trio.SocketListener) -> int:
         """Recover, serve, and stop; return the exit status."""
@@ -231,7 +255,10 @@ class Daemon:
             await services.start(self._ledger.run)
             await services.start(self._watches.run)
             await services.start(self._pulses.run)
+            services.start_soon(self._announcer.run)
             services.start_soon(self._hear_signals)
+            if self._journal is not None:
+                services.start_soon(keep_up, self._journal, self._sink)
             await self._ledger.record(
                 DaemonStarted(
                     pid=self._identity.pid, version=__version__, boot_id=self._identity.boot_id
@@ -242,14 +269,15 @@ class Daemon:
                 ),
             )
             await self._reaper.empty_strays()
-            await self._prepare_sources()
+            for one in self._settings.config.sources:
+                self._sources.add(await self._make_source(one))
             services.start_soon(self._reaper.run)
             services.start_soon(self._retention.run)
             await services.start(self._control.serve, listener)
-            services.start_soon(self._show_status)
             services.start_soon(self._wait_for_stop)
             await self._pulses.become("running")
             self._notifier.ready()
+            services.start_soon(self._reloader.run)
             try:
                 with self._work:
                     await self._scheduler.run(drain_after=self._plan.drain_after)
@@ -260,12 +288,15 @@ class Daemon:
             services.cancel_scope.cancel(reason="stopped")
         return status
 
-    async def _prepare_sources(self) -> None:
-        for source in self._sources:
-            try:
+    async def _make_source(self, config: SourceConfig) -> IssueSource:
+        source = make_source(config, self._watches)
+        try:
+            with trio.fail_after(PREPARE_S):
                 await source.make_directories()
-            except SourceFailed as error:
-                logger.warning("source %s is not ready: %s", source.name, error)
+        except (SourceFailed, trio.TooSlowError) as error:
+            reason = str(error) or f"its directories could not be made within {PREPARE_S:g} s"
+            logger.warning("source %s is not ready: %s", source.name, reason)
+        return source
 
     async def _close(self) -> int:
         keep, clean = self._keep_agents, None
@@ -276,7 +307,7 @@ class Daemon:
             await self._ledger.record(DaemonStopped(clean=clean, kept=self._count_kept()))
             await self._ledger.snapshot()
         except* LedgerUnavailable:
-            logger.error("the last facts could not be written: %s", self._ledger.trouble)  # noqa: TRY400
+            logger.error("the last facts could not be written: %s", self._ledger.trouble)  # noqa: TRY400  for a person
             clean = None
         if keep and not self._keep_agents:
             return await self._close()  # meanwhile somebody wants them to end after all
@@ -298,7 +329,7 @@ class Daemon:
         return self._plan.drain_after is not None and not self._stop_asked.is_set()
 
     def _left_for_people(self) -> bool:
-        if any(follower.trouble for follower in self._scheduler.followers):
+        if any(one.trouble for one in self._sources.followers) or self._sources.unfinished():
             return True
         return any(
             issue.state in {IssueState.PARKED, IssueState.ESCALATED}
@@ -314,38 +345,19 @@ class Daemon:
         self._work.cancel(reason="the daemon is stopping")
 
     async def _hear_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
             async for number in received:
-                self.stop(signal.Signals(number).name)
-
-    async def _show_status(self) -> None:
-        while True:
-            seq = self._ledger.registry.seq
-            self._notifier.status(self._overview.headline())
-            await self._ledger.wait_beyond(seq)
-            await trio.sleep(0.5)
+                if number == signal.SIGHUP:
+                    self._reloader.ask()
+                else:
+                    self.stop(signal.Signals(number).name)
 
     def _pulse(self, name: str) -> Pulse:
         return self._pulses.declare(name, MAX_BUSY_S)
 
-
-def bind_control_socket(path: Path) -> trio.SocketListener:
-    """Return a listening socket at `path`, in place of one that a dead daemon left.
-
-    Anyone may connect: who may do what is decided by who they are. The caller holds the lock.
-    """
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        path.unlink(missing_ok=True)
-        listening.bind(os.fspath(path))
-        path.chmod(0o666)
-        listening.listen(512)
-    except OSError as error:
-        listening.close()
-        raise BadUsage(
-            f"{path}: the control socket cannot be made: {error}: give another --runtime-dir"
-        ) from error
-    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+    def _recording_pulse(self, name: str) -> Pulse:
+        """Declare a part that records facts, and waits while the disk takes none."""
+        return self._pulses.declare(name, MAX_BUSY_S, lambda: self._ledger.refused_at)
 
 
 def spare_the_collector() -> None:

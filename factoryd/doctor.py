@@ -15,6 +15,7 @@ from factoryd.adapters.machine import (
     check_pidfd,
     check_socket,
     check_sqlite,
+    check_witness,
     look_at_cgroups,
 )
 from factoryd.core.checkup import (
@@ -63,6 +64,7 @@ def examine(
         *_directories(directories),
         *_containment(directories, used, in_force),
         ("pidfd", check_pidfd),
+        ("exit statuses", check_witness),
         ("sqlite", check_sqlite),
         *_services(used, environ),
         *_programs(used, environ),
@@ -89,9 +91,10 @@ def _containment(directories: Directories | None, config: Config, in_force: InFo
     wanted = config.factory.containment
     told = in_force.controllers
     controllers = look.controllers if told is None else told
+    as_root = os.geteuid() == 0 and in_force.containment is None  # whose a running one is, it knows
     return [
         ("containment", partial(check_containment, look, wanted, in_force.containment)),
-        ("controllers", partial(check_controllers, controllers, config.agents)),
+        ("controllers", partial(check_controllers, controllers, config.agents, as_root=as_root)),
     ]
 
 

@@ -79,8 +79,7 @@ async def reap(wanted: Wanted, load: Callable[[], Config]) -> Outcome:
             return _refuse(liveness)
         if wanted.after is not None:
             beat = read_heartbeat(_heartbeat(wanted.directories))
-            stopping = isinstance(beat, Heartbeat) and beat.status == "stopping"
-            kept = why_kept(wanted.after, stopping=stopping)
+            kept = why_kept(wanted.after, beat.status if isinstance(beat, Heartbeat) else None)
             if kept is not None:
                 return Outcome(
                     reply=ReapReply(daemon="dead"), refused=True, notes=(f"{NOTHING}: {kept}",)

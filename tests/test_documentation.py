@@ -18,19 +18,21 @@ from factoryd.core import errors
 from factoryd.daemon import tree_root_name
 from factoryd.wire.framing import ERROR_EXITS
 from tests.conftest import empty
+from tests.pages import (
+    BOOTED_PAGE,
+    PAGES,
+    ROOT,
+    Block,
+    blocks,
+    name,
+    shows,
+    systemd_commands,
+)
 
-ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
-ONLY_LOOKS = re.compile(r"(factoryctl (status|logs|events) .*\n)+")
 DONE = "--- the end of a block ---"
 PATIENCE_S = 20.0
-
-
-def name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
 
 
 class Reader:
@@ -86,21 +88,12 @@ def reader(tmp_path):
     one.leave()
 
 
-def shows(printed: str, promised: str) -> bool:
-    """Say whether all promised lines come in this order; `...` is anything, blanks are alike."""
-    lines = iter([" ".join(line.split()) for line in printed.splitlines()])
-    for line in promised.splitlines():
-        wanted = ".*".join(re.escape(part) for part in " ".join(line.split()).split("..."))
-        if not any(re.fullmatch(wanted, found) for found in lines):
-            return False
-    return True
-
-
-def try_block(reader: Reader, commands: str, promised: str) -> None:
+def try_block(reader: Reader, block: Block) -> None:
     """Run a block; one that only looks is run again, as its reader would, until it shows it."""
+    commands, promised = block.commands, block.promised
     until = time.monotonic() + PATIENCE_S
     printed = reader.type(commands)
-    while not shows(printed, promised) and ONLY_LOOKS.fullmatch(commands):
+    while not shows(printed, promised) and block.only_looks:
         assert time.monotonic() < until, f"{commands}\nshows\n{printed}\nnot\n{promised}"
         time.sleep(0.05)
         printed = reader.type(f"{commands.rstrip()} || :")
@@ -112,19 +105,27 @@ def try_block(reader: Reader, commands: str, promised: str) -> None:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_command_of_a_page_does_what_the_page_says(page, reader):
-    blocks = BLOCK.findall(page.read_text())
-    for index, (language, text) in enumerate(blocks):
-        if language != "sh":
-            continue
-        targets = re.findall(r"^make ([\w-]+)", text, re.MULTILINE)
+    for block in blocks(page, "sh"):
+        targets = re.findall(r"^make ([\w-]+)", block.commands, re.MULTILINE)
         if targets:
-            assert len(targets) == len(text.splitlines())
+            assert len(targets) == len(block.commands.splitlines())
             for target in targets:
                 subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True)
-            continue
-        follows = blocks[index + 1 : index + 2]
-        promised = follows[0][1] if follows and follows[0][0] == "text" else ""
-        try_block(reader, text, promised)
+        else:
+            try_block(reader, block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_for_systemd_is_one_that_booted_machines_have_run(page):
+    run = [
+        set(command.split())
+        for block in blocks(BOOTED_PAGE, "console")
+        for command in systemd_commands(f"```sh\n{block.commands}```")
+    ]
+    for command in systemd_commands(page.read_text()):
+        words = set(command.replace("@FACTORY_ISSUE@", "AR-255").split())
+        words = {word.replace("@FACTORY_AGENT@", "ar-255-impl") for word in words}
+        assert any(words <= each for each in run), command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -147,19 +148,21 @@ def test_every_promise_of_the_design_names_a_test():
         assert TEST.search(promise), promise
 
 
-def test_every_defect_of_the_design_names_a_test():
-    section = (ROOT / "docs/design.md").read_text().partition("\n## Defects")[2].split("\n## ")[0]
-    rows = re.findall(r"^\| (?!what |-).*\|$", section, re.MULTILINE)
+@pytest.mark.parametrize("section", ["Nothing survives", "Defects"])
+def test_every_row_of_the_design_names_a_test(section):
+    text = (ROOT / "docs/design.md").read_text().partition(f"\n## {section}")[2].split("\n## ")[0]
+    rows = re.findall(r"^\| (?!what |part |-).*\|$", text, re.MULTILINE)
     assert rows
     for row in rows:
         assert TEST.search(row), row
 
 
-@pytest.mark.parametrize("page", ["config", "facts", "lifecycle", "wire"])
-def test_a_generated_page_says_what_the_code_says(page):
-    pages = runpy.run_path(str(ROOT / "docs/generate.py"))["PAGES"]
-    written = (ROOT / "docs/reference" / f"{page}.md").read_text()
-    assert written == pages[page](), f"run docs/generate.py {page}"
+GENERATED = runpy.run_path(str(ROOT / "docs/generate.py"))["FILES"]
+
+
+@pytest.mark.parametrize("file", GENERATED)
+def test_a_generated_file_says_what_the_code_says(file):
+    assert (ROOT / file).read_text() == GENERATED[file](), f"run docs/generate.py {file}"
 
 
 def statuses(program: str) -> set[int]:

@@ -1,7 +1,6 @@
 """`doctor`: what this machine offers, and what is wrong; also when everything is broken."""
 
 import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from factoryctl.layout import plain_checkup
 from factoryctl.offline import judge
 from factoryctl.output import answer
 from factoryctl.typed import call
+from factoryctl.without import command
 from factoryd.wire.answers import DaemonView, StatusReply
 from factoryd.wire.checkup import Check, Checkup, Verdict
 from factoryd.wire.messages import StatusCall
@@ -44,14 +44,11 @@ def _ask_daemon(sockets: Sequence[str]) -> DaemonView | Check:
 
 
 def _look_around(options: Namespace, known: str) -> Sequence[Check]:
-    # -P: a directory named factoryd, wherever this is called, is not our program.
-    command = [sys.executable, "-P", "-m", "factoryd", "doctor", "--json", "--in-force", known]
-    for place in _PLACES:
-        if getattr(options, place) is not None:
-            command += [f"--{place.replace('_', '-')}", getattr(options, place)]
+    places = {place: getattr(options, place) for place in _PLACES}
+    line = [*command("doctor", **places), "--json", "--in-force", known]
     try:
         done = subprocess.run(  # noqa: TID251  blocking is what factoryctl does
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LOOK_S, check=False
+            line, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LOOK_S, check=False
         )
     except subprocess.TimeoutExpired:
         return [_broken(f"it does not come to an end within {_LOOK_S:.0f} s")]

@@ -2,46 +2,24 @@
 
 from argparse import Namespace
 
-import msgspec
-
 from factoryctl.client import connect
-from factoryctl.layout import plain_fact
-from factoryctl.output import answer
-from factoryctl.typed import call, read, stream
-from factoryd.wire.answers import EventsReply, FactView
-from factoryd.wire.messages import EventsCall
-
-PAGE = 1000
-"""Facts asked for at once."""
+from factoryctl.errors import NotRunning
+from factoryctl.without import ask_ledger
 
 
 def run(options: Namespace) -> int:
-    """Show the facts after `since`; with `follow` go on until interrupted."""
-    with connect(options.sockets) as connection:
+    """Show the facts after `since`; with `follow` go on until interrupted.
+
+    Without a daemon `factoryd events` reads them, and there is nothing to follow.
+    """
+    try:
+        with connect(options.sockets) as connection:
+            # Imported only where it is needed: without a daemon factoryd pays for it.
+            from factoryctl.verbs.facts import show  # noqa: PLC0415
+
+            return show(connection, options)
+    except NotRunning as failure:
         if options.follow:
-            wanted = _wanted(options, options.since)
-            for reply in stream(connection, "Events", wanted):
-                if reply is not None:
-                    _show(read(reply, EventsReply), as_json=options.json)
-            return 0
-        since = options.since
-        while True:
-            page = call(connection, "Events", _wanted(options, since), EventsReply)
-            _show(page, as_json=options.json)
-            if len(page.facts) < PAGE:
-                return 0
-            since = page.facts[-1].seq
-
-
-def _wanted(options: Namespace, since: int) -> EventsCall:
-    return EventsCall(since=since, limit=PAGE, issue=options.issue, follow=options.follow)
-
-
-def _show(events: EventsReply, *, as_json: bool) -> None:
-    line = _json if as_json else plain_fact
-    if events.facts:
-        answer("\n".join(map(line, events.facts)))
-
-
-def _json(fact: FactView) -> str:
-    return msgspec.json.encode(fact).decode()
+            raise
+        only = [f"--issue={options.issue}"] if options.issue is not None else []
+        return ask_ledger("events", ["--since", str(options.since), *only], options, failure)

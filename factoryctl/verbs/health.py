@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from factoryctl.client import connect
+from factoryctl.client import ask
 from factoryctl.errors import Failure, Garbled, HungUp, NotAnswering, NotRunning
 from factoryctl.layout import plain_health
 from factoryctl.offline import Verdict, judge
@@ -32,8 +32,7 @@ class _Unheard(msgspec.Struct, frozen=True, kw_only=True):
 def run(options: Namespace) -> int:
     """Say how the daemon is; 3 when it is not running, 5 when it hangs or a part of it does."""
     try:
-        with connect(options.sockets) as connection:
-            reply = connection.call(request("Health", "{}"))
+        reply = ask(options.sockets, request("Health", "{}"))
         health = read(reply, HealthReply)
     except (NotRunning, NotAnswering, HungUp, Garbled) as failure:
         return _unheard(failure, options.sockets, as_json=options.json)

@@ -3,21 +3,23 @@
 from argparse import Namespace
 from datetime import UTC, datetime
 
-from factoryctl.client import Connection, connect
+from factoryctl.client import Connection, ask, connect
 from factoryctl.layout import Picture, lay_out, plain_picture
 from factoryctl.output import answer, is_terminal
-from factoryctl.typed import call, read, stream
+from factoryctl.typed import read, stream
 from factoryd.wire.answers import StatusReply
-from factoryd.wire.messages import StatusCall
+from factoryd.wire.messages import StatusCall, encode_call
 
 
 def show(options: Namespace) -> int:
     """Show the picture of now; with `watch` go on until interrupted."""
     targets = StatusCall(targets=tuple(options.targets))
+    if not options.watch:
+        reply = ask(options.sockets, encode_call("Status", targets))
+        _show_once(_lay_out(read(reply, StatusReply)))
+        return 0
     with connect(options.sockets) as connection:
-        if not options.watch:
-            _show_once(_lay_out(call(connection, "Status", targets, StatusReply)))
-        elif is_terminal() and not options.json:
+        if is_terminal() and not options.json:
             _watch(connection, targets)
         else:
             _repeat(connection, targets, as_json=options.json)

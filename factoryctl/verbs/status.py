@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 
-from factoryctl.client import connect
+from factoryctl.client import ask
 from factoryctl.output import answer
 from factoryd.wire.framing import request
 
@@ -15,7 +15,6 @@ def run(options: Namespace) -> int:
         from factoryctl.verbs.picture import show  # noqa: PLC0415
 
         return show(options)
-    with connect(options.sockets) as connection:
-        parameters = json.dumps({"targets": options.targets})
-        answer(connection.call(request("Status", parameters)).parameters)
+    parameters = json.dumps({"targets": options.targets})
+    answer(ask(options.sockets, request("Status", parameters)).parameters)
     return 0

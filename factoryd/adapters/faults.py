@@ -8,7 +8,7 @@ from enum import StrEnum
 import trio
 
 from factoryd.core.errors import BadUsage
-from factoryd.core.events import KINDS, Entry, Recorded, kind_of
+from factoryd.core.events import KINDS, Entry, Fact, Recorded, kind_of
 from factoryd.core.model import Data
 from factoryd.ports import LedgerStore
 
@@ -81,6 +81,10 @@ class FaultyStore:
     def read_facts(self, since: int, limit: int, issue: str | None) -> list[Recorded]:
         """Return up to `limit` facts numbered above `since`, oldest first."""
         return self._store.read_facts(since, limit, issue)
+
+    def read_newest(self, kinds: Sequence[type[Fact]], before: int, limit: int) -> list[Recorded]:
+        """Return up to `limit` facts of these kinds numbered below `before`, newest first."""
+        return self._store.read_newest(kinds, before, limit)
 
     def forget(self, issues: Sequence[str], up_to: int, daemon_before: float) -> None:
         """Drop facts up to number `up_to`: of these issues, and of daemons before a moment."""

@@ -7,6 +7,9 @@ import trio
 from inotify_simple import INotify, flags, parse_events
 
 _READ_BYTES = 1 << 16
+_PAUSE_S = 0.01
+"""Between two reads, so that many changes at once (hundreds of claims, a burst of output) cost few."""
+
 _GONE = flags.MOVE_SELF | flags.DELETE_SELF | flags.IGNORED
 
 
@@ -103,6 +106,7 @@ class Watches:
         while True:
             await trio.lowlevel.wait_readable(self._inotify)
             self._dispatch(self._inotify)
+            await trio.sleep(_PAUSE_S)
 
     def watch(
         self, path: str, events: int, poll_s: float = 1.0, told: Watch | None = None

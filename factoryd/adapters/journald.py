@@ -4,22 +4,62 @@ The fields are FACTORY_ISSUE, FACTORY_AGENT, FACTORY_RUN, FACTORY_FACT, FACTORY_
 and, for facts, MESSAGE_ID (systemd.journal-fields(7)).
 """
 
+import errno
 import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+import threading  # noqa: TID251 (a lock: what runs in trio's threads logs, too)
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 
+import trio
 from logging_journald import JournaldTransport
 from typing_extensions import override
 
 from factoryd.core import labels
-from factoryd.core.model import TreePlace
+from factoryd.core.model import RunId, TreePlace
+from factoryd.core.narration import FACTS_LOGGER
+from factoryd.core.throttle import Throttle
+from factoryd.ports import OutputSink
 
 IDENTIFIER = "factoryd"
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 MAX_JOURNAL_LINE = 48 * 1024
 """journald cuts longer lines by default (LineMax= of journald.conf(5)), bytes."""
+
+MAX_KEPT_BYTES = 8 * 1024 * 1024
+"""How much is kept for a journald that takes nothing."""
+
+MAX_KEPT_OUTPUT_BYTES = 1024 * 1024
+"""Once so much is kept, lines of output are not."""
+
+RATE_PERIOD_S = 30.0
+"""journald counts in the same time (RateLimitIntervalSec= of journald.conf(5)), seconds."""
+
+Fields = Mapping[str, str | int | None]
+
+_BEHIND_S = 0.02
+_UP_TO_DATE_S = 1.0
+_SENT_AT_ONCE = 1000
+_SEND_BUFFER_BYTES = 8 * 1024 * 1024  # as sd-journal has it; the kernel gives what it allows
+_NOT_NOW = {
+    errno.EAGAIN,  # slow: its queue is full
+    errno.ECONNREFUSED,  # gone: nobody reads from its socket
+    errno.ENOENT,  # gone, socket and all
+    errno.EMFILE,  # a large entry goes in a file of its own
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+}
+_PASSED_OVER = (
+    "lines of agents' output that journald was too slow for: {}; factoryctl logs has all of them"
+)
+_LOST = (
+    "entries of factoryd that journald did not take for too long: {};"
+    " factoryctl events has all facts"
+)
 
 _PRIORITIES = {
     logging.CRITICAL: 2,
@@ -31,7 +71,11 @@ _PRIORITIES = {
 
 
 class Journal:
-    """The way to journald. It never blocks: what the journal does not take at once is dropped."""
+    """The way to journald, which never blocks: journald may be slow, gone, or come back.
+
+    What it does not take at once is kept, in order, and sent with the next entry or by `keep_up`.
+    What there is no room for is counted; lines of output, which are in their files, have less of it.
+    """
 
     def __init__(self, socket_path: str = JOURNAL_SOCKET) -> None:
         """Raises `OSError` when no journal listens; it may go and come back later."""
@@ -40,18 +84,87 @@ class Journal:
         # Not connected: each entry finds its own way, also to a journal that was restarted.
         self._transport = JournaldTransport(socket_path, connected=False)
         self._transport.socket.settimeout(0)
-        self.dropped = 0
+        self._transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self._lock = threading.Lock()
+        self._kept: deque[Fields] = deque()
+        self._kept_bytes = 0
+        self.passed_over = 0
+        """Lines of output that journald did not take, and that no entry tells of yet."""
+        self.lost = 0
+        """The same of other entries, for which there was no more room."""
 
-    def send(self, fields: Mapping[str, str | int | None]) -> None:
-        """Send one entry; fields that are None are left out. Never raises `OSError`."""
-        try:
-            self._transport.send([(name, _clean(value)) for name, value in fields.items()])
-        except OSError:
-            self.dropped += 1
+    @property
+    def is_behind(self) -> bool:
+        """Say whether something is kept."""
+        return bool(self._kept)
+
+    def send(self, fields: Fields) -> None:
+        """Send an entry of the daemon, now or later; fields that are None are left out."""
+        with self._lock:
+            if not self._deliver(fields, MAX_KEPT_BYTES):
+                self.lost += 1
+
+    def offer(self, fields: Fields) -> None:
+        """Send a line of output, now, later or not at all."""
+        with self._lock:
+            if not self._deliver(fields, MAX_KEPT_OUTPUT_BYTES):
+                self.passed_over += 1
+
+    def catch_up(self) -> None:
+        """Send what was kept as far as it is taken, then say what is missing."""
+        with self._lock:
+            if not self._send_kept():
+                return
+            if self.passed_over and self._take(_own(logging.INFO, _PASSED_OVER, self.passed_over)):
+                self.passed_over = 0
+            if self.lost and self._take(_own(logging.WARNING, _LOST, self.lost)):
+                self.lost = 0
 
     def close(self) -> None:
         """Send no more."""
         self._transport.socket.close()
+
+    def _deliver(self, fields: Fields, room: int) -> bool:
+        """Send or keep an entry; False when more than `room` would be kept then."""
+        if self._send_kept() and self._take(fields):
+            return True
+        size = _measure(fields)
+        if self._kept_bytes + size > room:
+            return False
+        self._kept.append(fields)
+        self._kept_bytes += size
+        return True
+
+    def _send_kept(self) -> bool:
+        """Send what was kept, oldest first, and say whether all of it is sent."""
+        for _ in range(min(len(self._kept), _SENT_AT_ONCE)):
+            if not self._take(self._kept[0]):
+                break
+            self._kept_bytes -= _measure(self._kept.popleft())
+        return not self._kept
+
+    def _take(self, fields: Fields) -> bool:
+        """Say whether journald has taken an entry; one that it never could counts as lost."""
+        try:
+            self._transport.send([(name, _clean(value)) for name, value in fields.items()])
+        except OSError as error:
+            if error.errno in _NOT_NOW:
+                return False
+            self.lost += 1
+        return True
+
+
+def _own(level: int, message: str, number: int) -> Fields:
+    return {
+        "MESSAGE": message.format(number),
+        "PRIORITY": _PRIORITIES[level],
+        "SYSLOG_IDENTIFIER": IDENTIFIER,
+    }
+
+
+def _measure(fields: Fields) -> int:
+    """Return about how many bytes an entry holds in memory."""
+    return sum(100 + len(value) if isinstance(value, str) else 100 for value in fields.values())
 
 
 def _clean(value: str | int | None) -> str | int | None:
@@ -95,6 +208,11 @@ class JournalHandler(logging.Handler):
             }
         )
 
+    @override
+    def flush(self) -> None:
+        """Send what was kept, as far as it is taken; called at the end of the program, too."""
+        self._journal.catch_up()
+
 
 def _label(record: logging.LogRecord, name: str) -> str | None:
     value = getattr(record, name, None)
@@ -107,14 +225,28 @@ def _agent_of(run: str | None) -> str | None:
 
 
 class JournalSink:
-    """Forwards agents' output lines, each with its agent as identifier."""
+    """Forwards agents' output lines, each with its agent as identifier, and not too many of a run.
 
-    def __init__(self, journal: Journal) -> None:
+    As many lines of a run pass in 30 seconds as `rate` says (0: all) when its first one comes; where
+    some are withheld, an entry says so.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        rate: Callable[[], int] = int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._journal = journal
+        self._rate = rate
+        self._clock = clock
+        self._throttles: dict[RunId, tuple[TreePlace, Throttle]] = {}
 
     def line(self, place: TreePlace, offset: int, text: str) -> None:
         """Send one line; `offset` is its place in the run's output file."""
-        self._journal.send(
+        if not self._admits(place):
+            return
+        self._journal.offer(
             {
                 "MESSAGE": text[:MAX_JOURNAL_LINE],
                 "PRIORITY": 6,
@@ -126,6 +258,39 @@ class JournalSink:
             }
         )
 
+    def tell_withheld(self, *, last: bool = False) -> None:
+        """Say of each run whose lines pass again how many did not; of all, if this is the `last`."""
+        now = self._clock()
+        for place, throttle in list(self._throttles.values()):
+            self._say(place, throttle.give_up() if last else throttle.take_withheld(now))
+            if throttle.is_untouched(now):
+                del self._throttles[place.run]
+
+    def _admits(self, place: TreePlace) -> bool:
+        now = self._clock()
+        if place.run not in self._throttles:
+            rate = self._rate()
+            if rate == 0:
+                return True
+            self._throttles[place.run] = (place, Throttle(rate, RATE_PERIOD_S, now))
+        _, throttle = self._throttles[place.run]
+        self._say(place, throttle.take_withheld(now))
+        return throttle.admits(now)
+
+    def _say(self, place: TreePlace, withheld: int) -> None:
+        if withheld:
+            self._journal.send(
+                {
+                    "MESSAGE": f"lines withheld here: {withheld}, as journal_rate allows no more;"
+                    f" factoryctl logs --run {place.run} {place.agent} has all of them",
+                    "PRIORITY": 5,
+                    "SYSLOG_IDENTIFIER": place.agent,
+                    "FACTORY_ISSUE": place.issue,
+                    "FACTORY_AGENT": place.agent,
+                    "FACTORY_RUN": place.run,
+                }
+            )
+
 
 class SilentSink:
     """Forwards nothing: the lines are in their files."""
@@ -133,9 +298,40 @@ class SilentSink:
     def line(self, place: TreePlace, offset: int, text: str) -> None:
         """Drop the line."""
 
+    def tell_withheld(self, *, last: bool = False) -> None:
+        """Say nothing."""
+
+
+async def keep_up(journal: Journal, sink: JournalSink | SilentSink) -> None:
+    """Send what was kept once journald takes it, and say what is missing, until cancelled."""
+    try:
+        while True:
+            await trio.sleep(_BEHIND_S if journal.is_behind else _UP_TO_DATE_S)
+            sink.tell_withheld()
+            journal.catch_up()
+    finally:
+        sink.tell_withheld(last=True)
+        journal.catch_up()
+
+
+class SwitchedSink:
+    """Forwards to another sink, while that is wanted."""
+
+    def __init__(self, sink: OutputSink, wanted: Callable[[], bool]) -> None:
+        self._sink = sink
+        self._wanted = wanted
+
+    def line(self, place: TreePlace, offset: int, text: str) -> None:
+        """Pass the line on, or drop it."""
+        if self._wanted():
+            self._sink.line(place, offset, text)
+
 
 class LabelFormatter(logging.Formatter):
     """Readable lines: time, weight, message; the issue in front where the message lacks it."""
+
+    _second = 0
+    _time = ""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -143,7 +339,9 @@ class LabelFormatter(logging.Formatter):
         message, issue = record.getMessage(), labels.ISSUE.get()
         if issue is not None and issue not in message:
             message = f"{issue}: {message}"
-        text = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {message}"
+        if self._second != int(record.created):  # of many lines, few are the first of a second
+            self._second, self._time = int(record.created), self.formatTime(record, "%H:%M:%S")
+        text = f"{self._time} {record.levelname:<7} {message}"
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
         return text
@@ -167,10 +365,14 @@ def connect_journal(
 
 
 def set_up_logging(journal: Journal | None, level: int = logging.INFO) -> None:
-    """Send all log lines of this process to the journal, or to standard error without one."""
+    """Send all log lines of this process to the journal, or to standard error without one.
+
+    The journal is told every fact, whatever its weight: its readers choose by priority.
+    """
     handler: logging.Handler
     if journal is not None:
         handler = JournalHandler(journal)
+        logging.getLogger(FACTS_LOGGER).setLevel(logging.DEBUG)
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(LabelFormatter())

@@ -4,8 +4,8 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,9 @@ Process = subprocess.Popen[bytes]  # noqa: TID251 (this is the door that all age
 SHIM = Path(__file__).parent.parent / "libexec" / "agent-shim"
 """Run through /bin/sh by name, as an installation may drop the execute bit."""
 
+_SHIM_PATH = str(SHIM)
+_STATUS = "status"
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NO_PROGRAM = "no such program"
 _NOT_EXECUTABLE = "not executable"
@@ -61,7 +64,7 @@ def resolve_program(command: Command) -> str:
 
 def _fault_of_call(command: Command) -> str | None:
     """Say what of the call cannot be passed on to a program."""
-    if any("\0" in text for text in (*command.argv, *command.env, *command.env.values())):
+    if "\0" in "".join((*command.argv, *command.env, *command.env.values())):
         return "its command or environment has a NUL character in it"
     for name in command.env:
         if not _VARIABLE.fullmatch(name):
@@ -92,7 +95,7 @@ def _fault_of_program(path: str) -> str | None:
 
 def status_file(place: TreePlace) -> Path:
     """Return where the shim leaves the exit status."""
-    return Path(place.directory) / "status"
+    return Path(place.directory, _STATUS)
 
 
 def read_status(place: TreePlace) -> Exit | None:
@@ -152,40 +155,34 @@ def launch(
     limits that are left for the shim to set: all of the command's without it. Blocking.
     """
     program = resolve_program(command)
+    opened: list[int] = []
     try:
-        with _open_files(place, command) as (stdin, output):
-            left = contain() if contain is not None else command.limits
-            return Process(
-                shim_argv(place, (program, *command.argv[1:]), options + shim_limits(left)),
-                stdin=stdin,
-                stdout=output,
-                stderr=output,
-                env=command.env,
-                cwd=command.cwd,
-                start_new_session=True,
-            )
+        opened += [os.open(f"{place.directory}/output", _APPEND, 0o600)]
+        opened += [os.open(command.stdin or os.devnull, os.O_RDONLY | os.O_CLOEXEC)]
+        output, stdin = opened
+        left = contain() if contain is not None else command.limits
+        return Process(
+            shim_argv(place, (program, *command.argv[1:]), options + shim_limits(left)),
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            env=command.env,
+            cwd=command.cwd,
+            start_new_session=True,
+        )
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         raise CannotStart(f"{command.argv[0]}:{where} {error.strerror}") from error
-
-
-@contextmanager
-def _open_files(place: TreePlace, command: Command) -> Generator[tuple[int, int]]:
-    """Open what the run reads from and what it writes to."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    with ExitStack() as stack:
-        output = os.open(Path(place.directory) / "output", flags, 0o600)
-        stack.callback(os.close, output)
-        stdin = os.open(command.stdin or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        stack.callback(os.close, stdin)
-        yield stdin, output
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def shim_argv(place: TreePlace, argv: tuple[str, ...], options: tuple[str, ...]) -> tuple[str, ...]:
     """Return the command line of the shim, which is what people see in `ps`."""
     names = ("--agent-name", place.agent, "--run", place.run)
-    status = ("--status", str(status_file(place)))
-    return ("/bin/sh", str(SHIM), *names, *options, *status, "--", *argv)
+    status = ("--status", f"{place.directory}/{_STATUS}")
+    return ("/bin/sh", _SHIM_PATH, *names, *options, *status, "--", *argv)
 
 
 def parse_shim(argv: tuple[str, ...]) -> dict[str, str] | None:

@@ -12,6 +12,7 @@ from factoryd.adapters.cgroup import Mount, choose_root, parse_mount, parse_own
 from factoryd.adapters.directories import find_fault
 from factoryd.adapters.journald import JOURNAL_SOCKET, Journal
 from factoryd.adapters.launch import resolve_program
+from factoryd.adapters.witness import read_exit
 from factoryd.core.checkup import CgroupLook, Check, Verdict
 from factoryd.core.config import AgentConfig
 from factoryd.core.errors import CannotStart
@@ -20,6 +21,9 @@ from factoryd.core.template import find_literal
 
 _MAX_SOCKET_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""
+
+_PROBED = 7
+"""An exit status that no mistake yields."""
 
 _OLDEST_SQLITE = (3, 37, 0)
 """The first with STRICT tables (https://www.sqlite.org/stricttables.html)."""
@@ -89,6 +93,40 @@ def check_pidfd() -> Check:
         )
     detail = f"processes are signalled through their pidfd (Linux {os.uname().release})"
     return Check(name="pidfd", state=Verdict.OK, detail=detail)
+
+
+def check_witness() -> Check:
+    """Return who tells how an adopted run has ended: its shim alone, or the kernel as well."""
+    name, release = "exit statuses", os.uname().release
+    if _is_exit_told():
+        detail = (
+            "kept by each run's shim in a file; where the shim of an adopted run is killed, the "
+            f"kernel tells what became of it (PIDFD_GET_INFO, Linux {release})"
+        )
+    else:
+        detail = (
+            "kept by each run's shim in a file, and known from that alone: where the shim of an "
+            f"adopted run is killed, nobody tells (no PIDFD_GET_INFO of exits in Linux {release}; "
+            "6.15 and later have it)"
+        )
+    return Check(name=name, state=Verdict.OK, detail=detail)
+
+
+def _is_exit_told() -> bool:
+    """Ask about a child that has ended: kernels that know the question may not know of exits."""
+    child = os.posix_spawn("/bin/sh", ["sh", "-c", f"exit {_PROBED}"], {})
+    try:
+        descriptor = os.pidfd_open(child)
+    except OSError:
+        return False
+    finally:
+        os.waitpid(child, 0)
+    try:
+        return read_exit(descriptor) == _PROBED
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def check_sqlite() -> Check:

@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +15,7 @@ import trio
 from inotify_simple import flags
 
 from factoryd.adapters.inotify import Watches
+from factoryd.core.config import OutputConfig
 from factoryd.core.model import TreePlace
 from factoryd.ports import OutputSink, Progress
 
@@ -90,12 +91,12 @@ class Follower:
     """Passes lines on to a sink, and frees what is passed on and beyond a run's share of disk."""
 
     def __init__(
-        self, watches: Watches, sink: OutputSink, *, max_bytes_per_run: int, max_line_bytes: int
+        self, watches: Watches, sink: OutputSink, bounds: Callable[[], OutputConfig]
     ) -> None:
+        """`bounds` is asked when a run's file is opened."""
         self._watches = watches
         self._sink = sink
-        self._max_bytes = max_bytes_per_run
-        self._max_line_bytes = max_line_bytes
+        self._bounds = bounds
         self._can_free = True
 
     async def follow(self, place: TreePlace, offset: int, progress: Progress) -> None:
@@ -129,7 +130,8 @@ class Follower:
         descriptor = _open_regular(path, os.O_RDWR)
         if descriptor is None:
             return None
-        return _Output(descriptor, offset, self._max_bytes, self._max_line_bytes)
+        bounds = self._bounds()
+        return _Output(descriptor, offset, bounds.max_bytes_per_run, bounds.max_line_bytes)
 
     async def _pass_on(self, output: "_Output", place: TreePlace, progress: Progress) -> None:
         """Pass on all lines up to where the file ends now."""

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import trio
 from msgspec.structs import replace
 
 from factoryd.adapters.cgroup import (
@@ -20,6 +19,7 @@ from factoryd.adapters.cgroup import (
     read_inode,
 )
 from factoryd.adapters.controllers import find_controllers
+from factoryd.adapters.hands import Hands
 from factoryd.adapters.launch import launch
 from factoryd.adapters.pidfd import identify
 from factoryd.adapters.run_tree import RunTree
@@ -30,6 +30,9 @@ from factoryd.core.model import Command, Containment, Limits, ProcessIdentity, R
 from factoryd.ports import ProcessTrees, Tree
 
 logger = logging.getLogger(__name__)
+
+_STARTS_AT_ONCE = 2
+"""One of them does not hold up the other; more would only wait for one another."""
 
 
 def choose(name: str, wanted: str = "auto") -> ProcessTrees:
@@ -58,6 +61,7 @@ class CgroupTrees:
         self._sweeper = Sweeper(name)  # for runs of a time when there were no cgroups
         self._root = root
         self._controllers = controllers
+        self._hands = Hands(_STARTS_AT_ONCE)
 
     @property
     def root(self) -> Path:
@@ -81,7 +85,7 @@ class CgroupTrees:
 
     async def start(self, place: TreePlace, command: Command) -> Tree:
         """Start the command in a leaf of its own; raise `CannotStart` and leave nothing."""
-        return await trio.to_thread.run_sync(_start, place, command, self._controllers)
+        return await self._hands.do(_start, place, command, self._controllers)
 
     async def adopt(self, place: TreePlace, identity: ProcessIdentity | None) -> Tree:
         """Take over a run, whichever containment it was started in and whatever is left of it."""

@@ -115,16 +115,14 @@ class RunTree:
         return self._identity
 
     async def wait_exit(self) -> Exit:
-        """Return how the shim ended, as soon as it has."""
+        """Return how the shim ended, as soon as it has; see `ports.Tree`."""
+        if self._process is None and was_stopped(self._place):
+            await trio.lowlevel.checkpoint()
+            return Exit(status=None, reason="its stop was begun before", stopped=True)
         await self._wait_root()
         if self._exit is None:
-            self._exit = self._read_exit()
+            self._exit = read_status(self._place) or self._guess_exit()
         return self._exit
-
-    def _read_exit(self) -> Exit:
-        if self._process is None and was_stopped(self._place):
-            return Exit(status=None, reason="it was being stopped when it ended", stopped=True)
-        return read_status(self._place) or self._guess_exit()
 
     async def _wait_root(self) -> None:
         if self._identity is None:

@@ -8,13 +8,13 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import msgspec
 
-from factoryd.core.errors import IllegalFact, LedgerUnavailable
-from factoryd.core.events import Entry, Recorded, decode_fact, encode_fact, kind_of, run_of
+from factoryd.core.errors import IllegalFact, LedgerUnavailable, PermissionDenied
+from factoryd.core.events import Entry, Fact, Recorded, decode_fact, encode_fact, kind_of, run_of
 from factoryd.core.records import same_issue
 from factoryd.core.registry import Registry
 
@@ -55,9 +55,8 @@ class SqliteStore:
         with self._explained("open"):
             if not read_only:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            mode = "ro" if read_only else "rw"
             self._db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}",
+                f"{path.absolute().as_uri()}?{_how(path, read_only=read_only)}",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
@@ -98,6 +97,17 @@ class SqliteStore:
             rows = self._db.execute(f"{query} ORDER BY seq LIMIT ?", (*values, limit)).fetchall()
         return [self._recorded(*row) for row in rows]
 
+    def read_newest(self, kinds: Sequence[type[Fact]], before: int, limit: int) -> list[Recorded]:
+        """Return up to `limit` facts of these kinds numbered below `before`, newest first."""
+        tags = [kind_of(kind) for kind in kinds]
+        places = ", ".join("?" * len(tags))
+        query = f"SELECT seq, at, body FROM fact WHERE kind IN ({places}) AND seq < ?"  # noqa: S608  no text but ours
+        with self._explained("read"):
+            rows = self._db.execute(
+                f"{query} ORDER BY seq DESC LIMIT ?", (*tags, before, limit)
+            ).fetchall()
+        return [self._recorded(*row) for row in rows]
+
     def forget(self, issues: Sequence[str], up_to: int, daemon_before: float) -> None:
         """Drop facts up to number `up_to`: of these issues, and of daemons before a moment."""
         with self._explained("write"), self._transaction():
@@ -121,6 +131,7 @@ class SqliteStore:
                 f"{SCHEMA_VERSION}): start that version, or give another --state-dir"
             )
         if self._read_only:
+            self._check_format(version)
             return
         if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("quick_check failed")
@@ -130,6 +141,13 @@ class SqliteStore:
         for step in range(version, SCHEMA_VERSION):
             self._db.executescript(
                 f"BEGIN; {_MIGRATIONS[step]} PRAGMA user_version = {step + 1}; COMMIT;"
+            )
+
+    def _check_format(self, version: int) -> None:
+        if version < SCHEMA_VERSION:
+            raise LedgerUnavailable(
+                f"{self._path}: is of an older factoryd, or not finished (format {version}, this one "
+                f"knows {SCHEMA_VERSION}): start factoryd, which brings it up to date"
             )
 
     def _append_one(self, entry: Entry) -> Recorded:
@@ -211,16 +229,75 @@ def read_registry(state: Path) -> Registry:
     try:
         if not ledger.exists():
             return Registry()
-        with tempfile.TemporaryDirectory(prefix="factoryd-") as directory:
-            copy = Path(directory, ledger.name)
-            _copy(ledger, copy)
-            store = SqliteStore(copy, copy_of=ledger)
-            try:
-                return Registry.replay(*store.load())
-            finally:
-                store.close()
+        with _open_copy(ledger) as store:
+            return Registry.replay(*store.load())
     except OSError as error:
         raise LedgerUnavailable(f"{ledger}: cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def open_to_read(state: Path) -> Generator[SqliteStore]:
+    """Open the ledger of a state directory, which is left as it is with all that lies beside it.
+
+    One that a daemon has open, or had when it was killed, is read where it is, and shows what is
+    committed meanwhile; it may lie where nothing can be written (https://www.sqlite.org/wal.html,
+    section 4). One that was closed is copied first. Raises `LedgerUnavailable`, also where there is no
+    ledger, and `PermissionDenied`.
+    """
+    ledger = state / LEDGER
+    with ExitStack() as held:
+        try:
+            ledger.open("rb").close()
+            store = _open_in_place(ledger)
+            if store is None:
+                store = held.enter_context(_open_copy(ledger))
+            else:
+                held.callback(store.close)
+        except FileNotFoundError:
+            raise LedgerUnavailable(
+                f"{ledger}: there is no ledger: no factoryd has worked on {state} yet; give the "
+                "--state-dir of the one that is meant"
+            ) from None
+        except PermissionError as error:
+            raise PermissionDenied(
+                f"{error.filename}: you may not read it: ask as root or as the user factoryd runs as"
+            ) from error
+        except OSError as error:
+            raise LedgerUnavailable(f"{ledger}: cannot be read: {error.strerror}") from error
+        yield store
+
+
+def _open_in_place(ledger: Path) -> SqliteStore | None:
+    """Return a ledger that is open elsewhere, or was when its daemon was killed, else None."""
+    if not _is_open(ledger):
+        return None
+    try:
+        return SqliteStore(ledger, read_only=True)
+    except LedgerUnavailable:
+        if _is_open(ledger):
+            raise
+        return None  # it was closed this very moment
+
+
+def _is_open(ledger: Path) -> bool:
+    """Say whether what SQLite keeps beside an open ledger is there."""
+    return all(Path(f"{ledger}{end}").exists() for end in ("-wal", "-shm"))
+
+
+def _how(path: Path, *, read_only: bool) -> str:
+    """Return in which way SQLite opens a file; readers do not even leave their marks in shared memory."""
+    if not read_only:
+        return "mode=rw"
+    return "mode=ro&readonly_shm=1" if _is_open(path) else "mode=ro"
+
+
+@contextmanager
+def _open_copy(ledger: Path) -> Generator[SqliteStore]:
+    with tempfile.TemporaryDirectory(prefix="factoryd-") as directory:
+        copy = Path(directory, ledger.name)
+        _copy(ledger, copy)
+        with closing(SqliteStore(copy, copy_of=ledger)) as store:
+            yield store
 
 
 def _copy(ledger: Path, copy: Path) -> None:

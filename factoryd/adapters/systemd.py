@@ -1,33 +1,79 @@
 """The service manager: notifications to systemd (sd_notify(3)), silent where there is none."""
 
-import logging
+import math
+import os
+import time
+from collections.abc import Mapping
 
 import sdnotify
+import trio
 
-logger = logging.getLogger(__name__)
+from factoryd.core.installation import parse_version
 
 
 class SystemdNotifier:
     """Tells systemd what the daemon does, through `$NOTIFY_SOCKET`."""
 
     def __init__(self) -> None:
-        self._notifier = sdnotify.SystemdNotifier()
+        wanted = bool(os.environ.get("NOTIFY_SOCKET"))
+        self._notifier = sdnotify.SystemdNotifier() if wanted else None
         self._shown = ""
+        self.watchdog_s = read_watchdog(os.environ, os.getpid())
+        """How long systemd waits for `alive` before it kills us; infinite when it does not."""
 
     def ready(self) -> None:
-        """Say that the daemon serves."""
-        self._notifier.notify("READY=1")
+        """Say that the daemon serves, or that what it read anew is in force."""
+        self._tell("READY=1")
 
     def status(self, text: str) -> None:
         """Show one human line; the same line again is not sent."""
-        if text != self._shown:
-            self._shown = text
-            self._notifier.notify(f"STATUS={text}")
+        line = " ".join(text.split())
+        if line != self._shown:
+            self._shown = line
+            # The library sends Latin-1, systemd reads UTF-8.
+            self._tell(f"STATUS={line}".encode(errors="replace").decode("latin-1"))
+
+    def reloading(self) -> None:
+        """Say that the configuration is being read anew, and since when (CLOCK_MONOTONIC, us)."""
+        moment_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={moment_us}")
 
     def stopping(self) -> None:
         """Say that the daemon has begun to stop."""
-        self._notifier.notify("STOPPING=1")
+        self._tell("STOPPING=1")
+
+    def extend(self, seconds: float) -> None:
+        """Ask that the start, reload or stop under way may take so many seconds from now on."""
+        self._tell(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
 
     def alive(self) -> None:
         """Feed the watchdog."""
-        self._notifier.notify("WATCHDOG=1")
+        self._tell("WATCHDOG=1")
+
+    def close(self) -> None:
+        """Say no more."""
+        if self._notifier is not None and self._notifier.socket is not None:
+            self._notifier.socket.close()
+
+    def _tell(self, words: str) -> None:
+        if self._notifier is not None:
+            self._notifier.notify(words)
+
+
+def read_watchdog(environ: Mapping[str, str], pid: int) -> float:
+    """Return the seconds of a process's watchdog (sd_watchdog_enabled(3)); infinite without one."""
+    if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return math.inf
+    try:
+        return int(environ.get("WATCHDOG_USEC", "")) / 1_000_000 or math.inf
+    except ValueError:
+        return math.inf
+
+
+async def find_version() -> int | None:
+    """Return the version of the systemd that is installed; None where there is none."""
+    try:
+        done = await trio.run_process(["systemctl", "--version"], capture_stdout=True, check=False)
+    except OSError:
+        return None
+    return parse_version(done.stdout.decode(errors="replace"))

@@ -1,7 +1,8 @@
 """Makes, keeps and removes the directories that agents work in."""
 
 import os
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -33,12 +34,16 @@ class LocalWorkspaces:
     """
 
     def __init__(
-        self, repos: Mapping[str, RepoConfig], state: Path, environ: Mapping[str, str]
+        self,
+        repos: Callable[[], Mapping[str, RepoConfig]],
+        state: Path,
+        environ: Mapping[str, str],
     ) -> None:
+        """`repos` is asked for the repositories whenever one is needed."""
         self._repos = repos
         self._root = state / "workspaces"
         self._env = {name: environ[name] for name in _PASSED_ON if name in environ} | _SET
-        self._locks = {config.path: trio.Lock() for config in repos.values()}
+        self._locks = defaultdict[str, trio.Lock](trio.Lock)
 
     async def prepare(self, issue: Issue, repo: str) -> str:
         """Return the absolute path of the issue's workspace, made now or kept from before.
@@ -75,7 +80,7 @@ class LocalWorkspaces:
             return f"{error}: {place} kept"
 
     def _find(self, repo: str) -> RepoConfig:
-        config = self._repos.get(repo)
+        config = self._repos().get(repo)
         if config is None:
             raise WorkspaceFailed(f"no repository is called {repo}: configure [repos.{repo}]")
         return config

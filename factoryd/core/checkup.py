@@ -9,6 +9,15 @@ from factoryd.core.model import Containment, Data
 CONTROLLERS = {"memory": "memory_max", "pids": "pids_max", "cpu": "cpu_weight"}
 """The cgroup controllers that a limit of an agent needs, each with the key that asks for it."""
 
+HELD_INSTEAD = {
+    "memory_max": "memory_max limits the private memory of each process (RLIMIT_DATA)",
+    "pids_max": "pids_max limits all that the agent's user runs (RLIMIT_NPROC), and root not at all",
+    "cpu_weight": "cpu_weight below 100 is a nice level",
+}
+"""What a limit comes to where its controller is not delegated."""
+
+_UNHELD = "pids_max limits nothing, as agents run as root here (RLIMIT_NPROC does not bind root)"
+
 WATCHDOG_BEATS = 2
 """The daemon is to feed its watchdog at least so often before that bites."""
 
@@ -112,15 +121,21 @@ def _check_in_force(look: CgroupLook, wanted: str, in_force: str) -> Check:
     )
 
 
-def check_controllers(have: Iterable[str], agents: Mapping[str, AgentConfig]) -> Check:
-    """Return which limits of agents the kernel would enforce; wrong is only what is configured."""
+def check_controllers(
+    have: Iterable[str], agents: Mapping[str, AgentConfig], *, as_root: bool = False
+) -> Check:
+    """Return which limits of agents the kernel would enforce; wrong is only what is configured.
+
+    `as_root`: agents are known to run as root, whom a limit on processes does not bind.
+    """
     missing = {name: key for name, key in CONTROLLERS.items() if name not in set(have)}
     if not missing:
         detail = "memory, pids and cpu are delegated: all limits of agents are enforced"
         return Check(name="controllers", state=Verdict.OK, detail=detail)
     names = ", ".join(missing)
-    keys = ", ".join(missing.values())
-    detail = f"not delegated: {names}; without them a whole tree cannot be held to {keys}"
+    held = {**HELD_INSTEAD, "pids_max": _UNHELD} if as_root else HELD_INSTEAD
+    instead = ", ".join(held[key] for key in missing.values())
+    detail = f"not delegated: {names}; no tree as a whole is held to a limit of theirs: {instead}"
     wanted = {key for agent in agents.values() for key in missing.values() if getattr(agent, key)}
     if not wanted:
         return Check(name="controllers", state=Verdict.OK, detail=f"{detail} (none is configured)")

@@ -191,6 +191,10 @@ class OutputConfig(Data, frozen=True, kw_only=True):
     journal: Annotated[
         bool, Meta(description="Forward agent output to journald when there is one.")
     ] = True
+    journal_rate: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000, description="Lines of a run forwarded in 30 s; 0: no limit."),
+    ] = 1000
 
 
 class AccessConfig(Data, frozen=True, kw_only=True):
@@ -353,8 +357,9 @@ class AgentConfig(Data, frozen=True, kw_only=True):
             ge=0,
             le=1 << 22,
             description="Processes and threads the agent's tree may have at once, its shim "
-            "counted, where the pids controller is delegated; elsewhere how many more its user may "
-            "have than at its start (RLIMIT_NPROC), which does not bind root; 0: no limit.",
+            "counted, where the pids controller is delegated; elsewhere how many its user, with "
+            "all it runs, may have beyond those at the agent's start (RLIMIT_NPROC). That does not "
+            "bind root: agents of a daemon that runs as root have no limit there; 0: no limit.",
         ),
     ] = 0
     cpu_weight: Annotated[

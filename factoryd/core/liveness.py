@@ -74,13 +74,25 @@ def judge(holder: Holder | None, beat: Heartbeat | Doubtful, boottime: float) ->
     )
 
 
-def why_kept(end: ServiceEnd, *, stopping: bool) -> str | None:
+def why_kept(end: ServiceEnd, beat: str | None) -> str | None:
     """Return why the agents of a service that has ended go on; None when they are to end too.
 
-    `stopping`: the last heartbeat says that the daemon had begun to stop.
+    They go on only where a next daemon takes them over. `beat` is the status in the daemon's last
+    heartbeat, None when there is none to be believed. The first row that fits decides:
+
+    | the daemon                                          | last heartbeat | agents |
+    |-----------------------------------------------------|----------------|--------|
+    | exited with 75: leaves them to the next one         | any            | go on  |
+    | ended well, or by the signal for a stop (`success`) | any            | end    |
+    | ended in any way                                    | `stopping`     | end    |
+    | did not heed a stop and was killed (`timeout`)      | `running`      | end    |
+    | was not ready in time and was killed (`timeout`)    | other or none  | go on  |
+    | failed in any other way                             | other or none  | go on  |
     """
     if (end.code, end.status) == ("exited", str(KEEP_AGENTS_STATUS)):
         return "the daemon left its agents to the next one"
-    if end.result == "success" or stopping:
+    if end.result == "success" or beat == "stopping":
         return None
+    if end.result == "timeout" and beat == "running":
+        return None  # only a stop has a time limit for a daemon that is up
     return f"the daemon did not stop, it failed ({end.result}): the next one takes its agents over"

@@ -168,8 +168,8 @@ class Exit(Data, frozen=True, kw_only=True):
     """How a run's root process ended.
 
     `status` is the shell's view (128 + n for a death by signal n); None when nobody can know,
-    and then `reason` says why. `stopped`: it was being stopped by someone who did not live to
-    record it, so that how it ended is not its own doing.
+    and then `reason` says why. `stopped`: its stop was begun by someone who did not live to
+    finish it, so that how it ends, if it has, is not its own doing.
     """
 
     status: int | None

@@ -42,6 +42,9 @@ from factoryd.core.events import (
 
 _NAMESPACE = uuid.UUID("5c9a1d4e-38f2-4b7e-9d57-0a7f5c2e61b3")
 
+FACTS_LOGGER = "factoryd.facts"
+"""The logger that facts are told through, so that all of them can be had where that costs nobody."""
+
 
 class Weight(StrEnum):
     """How much a fact matters to a reader of the journal."""
@@ -58,27 +61,34 @@ def message_id(kind: type[Fact]) -> str:
     return uuid.uuid5(_NAMESPACE, kind_of(kind)).hex
 
 
+WEIGHTS: dict[type[Fact], Weight] = {
+    HandoffMade: Weight.ERROR,
+    IssueEscalated: Weight.WARNING,
+    IssueParked: Weight.WARNING,
+    NameCollided: Weight.WARNING,
+    OutcomeWithheld: Weight.WARNING,
+    ConfigurationLoaded: Weight.DEBUG,
+    IssueLeftReady: Weight.DEBUG,
+    OutcomeWritten: Weight.DEBUG,
+    RunStarting: Weight.DEBUG,
+    StageStarted: Weight.DEBUG,
+}
+"""Kinds that are not just worth knowing. A warning is for what a person should look at."""
+
+TROUBLE: dict[type[Fact], frozenset[AttemptResult | RunResult]] = {
+    AttemptEnded: frozenset({AttemptResult.FAILED}),
+    RunEmptied: frozenset({RunResult.CRASHED, RunResult.STALLED, RunResult.LOST}),
+}
+"""Results that make a fact of the kind a warning."""
+
+
 def weight(fact: AnyFact) -> Weight:
     """Return how much a fact matters."""
     match fact:
-        case HandoffMade():
-            return Weight.ERROR
-        case IssueEscalated() | IssueParked() | NameCollided() | OutcomeWithheld():
+        case AttemptEnded() | RunEmptied() if fact.result in TROUBLE[type(fact)]:
             return Weight.WARNING
-        case AttemptEnded(result=AttemptResult.FAILED):
-            return Weight.WARNING
-        case RunEmptied(result=RunResult.CRASHED | RunResult.STALLED | RunResult.LOST):
-            return Weight.WARNING
-        case (
-            ConfigurationLoaded()
-            | IssueLeftReady()
-            | OutcomeWritten()
-            | RunStarting()
-            | StageStarted()
-        ):
-            return Weight.DEBUG
         case _:
-            return Weight.INFO
+            return WEIGHTS.get(type(fact), Weight.INFO)
 
 
 SENTENCES: dict[type[Fact], str] = {

@@ -31,6 +31,7 @@ from factoryd.core.model import (
     IssueState,
     Receipt,
     RunId,
+    StopPolicy,
     StopReport,
     TreePlace,
     Usage,
@@ -93,6 +94,15 @@ class AgentRunner:
         taken over, an ended one counts towards the budget.
         """
         labels.AGENT.set(work.agent)
+        try:
+            return await self._work(work, config, last, stopping)
+        finally:
+            labels.AGENT.set(None)
+            labels.RUN.set(None)
+
+    async def _work(
+        self, work: Assignment, config: Config, last: RunRecord | None, stopping: Stopping
+    ) -> RunEnd:
         record = last if last is not None and last.live else None
         resumes = 0 if last is None else last.resumes + (last.result in _COUNTED)
         while True:
@@ -223,23 +233,25 @@ class AgentRunner:
         self, live: LiveRun, work: Assignment, config: Config, stopping: Stopping
     ) -> RunEnd:
         exit_: Exit | None = None
-        attention = trio.CancelScope()
         try:
-            with attention:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._follower.follow, live.record.place, live.offset, live)
-                    nursery.start_soon(live.watch_usage)
-                    nursery.start_soon(self.frost.follow, live)
-                    if work.config.stall_after > 0:
-                        stall_after = work.config.stall_after
-                        nursery.start_soon(self._watch_for_stall, live, stall_after, attention)
-                    exit_ = live.record.exit or await live.tree.wait_exit()
+            async with trio.open_nursery() as nursery:
+                attention = nursery.cancel_scope
+                nursery.start_soon(self._follower.follow, live.record.place, live.offset, live)
+                nursery.start_soon(live.watch_usage)
+                nursery.start_soon(self.frost.follow, live)
+                if work.config.stall_after > 0:
+                    after_s = work.config.stall_after
+                    nursery.start_soon(self._watch_stall, live, after_s, attention)
+                exit_ = live.record.exit or await live.tree.wait_exit()
+                if exit_.stopped:
+                    logger.warning("a daemon that died had begun to stop it: it is emptied now")
+                else:
                     await self._note_exit(live, exit_)
-                    nursery.cancel_scope.cancel(reason="the run has ended")
+                attention.cancel(reason="the run has ended")
         finally:
-            stalled = exit_ is None and attention.cancel_called
+            stalled = exit_ is None and live.stalled
             ending = Ending(
-                exit=exit_ or _NOBODY,
+                exit=_NOBODY if exit_ is None else exit_,
                 began=live.tree.identity is not None,
                 stopping=exit_ is None and not stalled,
                 complete=self._is_ending(work.issue.key),
@@ -260,17 +272,16 @@ class AgentRunner:
             reason=tell_end(work.agent, ending, live.usage.out_of_memory),
         )
 
-    async def _watch_for_stall(
-        self, live: LiveRun, stall_after: float, attention: trio.CancelScope
-    ) -> None:
+    async def _watch_stall(self, live: LiveRun, after_s: float, scope: trio.CancelScope) -> None:
         while True:
-            await trio.sleep_until(live.last_sign + stall_after)
+            await trio.sleep_until(live.last_sign + after_s)
             await self.frost.wait_moving(live)
             await live.sample()
             silent_s = trio.current_time() - live.last_sign
-            if silent_s >= stall_after and not self.frost.is_still(live.record.run):
-                logger.warning("stalled: no output and no CPU for %g s", stall_after)
-                attention.cancel(reason="stalled")
+            if silent_s >= after_s and not self.frost.is_still(live.record.run):
+                logger.warning("stalled: no output and no CPU for %g s", after_s)
+                live.stalled = True
+                scope.cancel(reason="stalled")
                 return
 
     async def _note_exit(self, live: LiveRun, exit_: Exit) -> None:
@@ -285,9 +296,9 @@ class AgentRunner:
         """Empty the tree, before anything that could fail; then record what came of the run.
 
         Its last lines are passed on while it still counts as live: of a run that does not, no later
-        daemon would.
+        daemon would. Who is protected now is spared, whatever it was when the run began.
         """
-        report = await stopping.empty(live.tree, stop_policy(config.stop, config.protect))
+        report = await stopping.empty(live.tree, self._policy(config))
         await live.sample()
         try:
             await self._pass_on_the_rest(live)
@@ -295,6 +306,16 @@ class AgentRunner:
         finally:
             self._let_go(live)
             self.frost.tell(live.record.place.issue)
+
+    def _policy(self, config: Config) -> StopPolicy:
+        policy, rule = stop_policy(config.stop, config.protect), self._ledger.registry.stop_rule
+        if rule is None:
+            return policy
+        return replace(
+            policy,
+            protected_pids=rule.policy.protected_pids,
+            protected_commands=rule.policy.protected_commands,
+        )
 
     async def _pass_on_the_rest(self, live: LiveRun) -> None:
         whole = False
@@ -307,7 +328,8 @@ class AgentRunner:
 
     async def _record_end(self, live: LiveRun, ending: Ending, report: StopReport) -> None:
         record, key = live.record, live.record.place.issue
-        result = classify_exit(ending)
+        result, lack = classify_exit(ending), live.usage.out_of_memory
+        why = None if result in _GOOD else tell_end(record.agent, ending, lack)
         if report.emptied:
             await self._ledger.record(
                 RunEmptied(
@@ -316,9 +338,7 @@ class AgentRunner:
                     result=result,
                     report=report,
                     receipt=self._receipt(live),
-                    reason=None
-                    if result in _GOOD
-                    else tell_end(record.agent, ending, live.usage.out_of_memory),
+                    reason=why,
                 )
             )
         else:

@@ -1,13 +1,14 @@
 """One attempt at an issue: its claim checked again, its workspace, its stages and rounds."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import trio
 from msgspec.structs import replace
 
 from factoryd.core.assignment import Assignment, agent_name
+from factoryd.core.config import AgentConfig, Config
 from factoryd.core.errors import CannotStart, NameTaken, SourceFailed, WorkspaceFailed
 from factoryd.core.events import AttemptStarted, IssueRerouted, RunResult, StageStarted
 from factoryd.core.model import Data, Issue, TreePlace
@@ -27,6 +28,8 @@ FRESH_S = 0.1
 FEEDBACK_LINES = 200
 """How much of a reviewer's output the next round gets to read."""
 
+CHANGED = "it, or the configuration, changed before anything was started"
+
 
 class Gone(Exception):
     """The issue may no longer be worked on: gone from its source, or out of scope now."""
@@ -45,7 +48,10 @@ class StagesEnd(Data, frozen=True, kw_only=True):
 
 
 class Attempt:
-    """An attempt at one issue, begun or gone on with as the ledger says."""
+    """An attempt at one issue, begun or gone on with as the ledger says.
+
+    It ends with the configuration that it began with, whatever is loaded meanwhile.
+    """
 
     def __init__(self, shop: Shop, key: str, seat: Seat, stopping: Stopping) -> None:
         self._shop = shop
@@ -65,29 +71,37 @@ class Attempt:
         `Lost` when nobody knows where, and a `FactoryError` when something it needs cannot be had.
         Either way no agent is left running.
         """
-        record = self._record
+        record, config = self._record, self._shop.config
         if record.attempt_open and record.runs:
             # Agents have begun: they are taken over at once, even while the source is silent.
             issue, issue_file = record.issue, self._shop.desk.issue_path(record.issue.key)
             workspace = await self._shop.workspaces.prepare(issue, record.repo)
         else:
             issue, workspace = await self._check_in()
-            while self._shop.ledger.registry.paused is not None and not record.attempt_open:
-                await self._shop.wait_resumed()
+            while self._is_outdated(config):
+                if not record.attempt_open:
+                    await self._shop.wait_resumed()
+                config = self._shop.config
                 issue, workspace = await self._check_in()
             if not record.attempt_open:
+                self._stopping.grace_s = config.stop.grace
                 attempt = record.attempts_used + 1
                 await self._shop.ledger.record(
                     AttemptStarted(issue=self._key, attempt=attempt),
                     StageStarted(issue=self._key, round=1, stage=0),
                 )
             issue_file = self._shop.desk.write_issue(issue)
-        limit = self._shop.config.dispatch.time_limit or float("inf")
+        limit = config.dispatch.time_limit or float("inf")
         adopted = bool(record.live_runs)
         used = self._shop.clock.now() - record.attempt_since if adopted else 0.0
         with trio.move_on_after(max(0.0, limit - used)):
-            return await self._run_stages(issue, workspace, issue_file)
+            return await self._run_stages(issue, workspace, issue_file, config)
         return StagesEnd(step=NextStep.FAIL, reason=f"time limit of {limit:g} s reached")
+
+    def _is_outdated(self, config: Config) -> bool:
+        """Say whether what was checked under a configuration may be otherwise by now."""
+        held = self._shop.ledger.registry.paused is not None and not self._record.attempt_open
+        return held or self._shop.config is not config
 
     async def _check_in(self) -> tuple[Issue, str]:
         """Return the issue as it is right before its first agent, claimed, and its workspace."""
@@ -117,7 +131,7 @@ class Attempt:
     async def _triage_anew(self, issue: Issue) -> None:
         route, record = choose_route(issue, self._shop.config), self._record
         if isinstance(route, Unrouted):
-            raise Lost(f"it changed before anything was started: {route.reason}")
+            raise Lost(f"{CHANGED}: {route.reason}")
         if (route.repo, route.recipe) != (record.repo, record.recipe):
             await self._shop.ledger.record(
                 IssueRerouted(
@@ -125,7 +139,7 @@ class Attempt:
                     work=replace(issue, body=""),
                     repo=route.repo,
                     recipe=route.recipe,
-                    reason=f"it changed before anything was started: {route.why}",
+                    reason=f"{CHANGED}: {route.why}",
                 )
             )
 
@@ -134,7 +148,7 @@ class Attempt:
         try:
             while True:
                 try:
-                    return _there(await self._shop.source(issue.source).claim(issue))
+                    return _there(await self._shop.source(issue).claim(issue))
                 except SourceFailed as error:
                     await self._recheck()
                     self._shop.troubles[key] = f"it cannot be claimed: {error}"
@@ -151,8 +165,10 @@ class Attempt:
             raise Gone(refused)
         return now
 
-    async def _run_stages(self, issue: Issue, workspace: str, issue_file: str) -> StagesEnd:
-        recipe = self._shop.config.recipes.get(self._record.recipe)
+    async def _run_stages(
+        self, issue: Issue, workspace: str, issue_file: str, config: Config
+    ) -> StagesEnd:
+        recipe = config.recipes.get(self._record.recipe)
         if recipe is None:
             reason = f"the configuration no longer has the recipe {self._record.recipe!r}"
             return StagesEnd(step=NextStep.FAIL, reason=reason)
@@ -164,8 +180,9 @@ class Attempt:
                 await self._shop.ledger.record(
                     StageStarted(issue=self._key, round=round_, stage=stage)
                 )
-            team = self._assignments(recipe.stages[stage], issue, workspace, issue_file)
-            ends = await self._run_stage(team, fail_fast=recipe.on_failure == "cancel")
+            agents = {role: config.agents[role] for role in recipe.stages[stage]}
+            team = self._assignments(agents, issue, workspace, issue_file)
+            ends = await self._run_stage(team, config, fail_fast=recipe.on_failure == "cancel")
             end = min(ends, key=lambda one: _SEVERITY.index(one.step))
             if end.step is NextStep.ANOTHER_ROUND:
                 await self._keep_feedback(
@@ -179,16 +196,16 @@ class Attempt:
         return StagesEnd(step=NextStep.FINISH)
 
     def _assignments(
-        self, roles: tuple[str, ...], issue: Issue, workspace: str, issue_file: str
+        self, agents: Mapping[str, AgentConfig], issue: Issue, workspace: str, issue_file: str
     ) -> list[Assignment]:
-        record, agents = self._record, self._shop.config.agents
+        record = self._record
         feedback = self._shop.desk.feedback_path(self._key) if record.round > 1 else None
         return [
             Assignment(
                 issue=issue,
-                agent=agent_name(issue.key, role, agents[role]),
+                agent=agent_name(issue.key, role, agent),
                 role=role,
-                config=agents[role],
+                config=agent,
                 attempt=record.attempt,
                 round=record.round,
                 stage=record.stage,
@@ -197,30 +214,39 @@ class Attempt:
                 socket=self._shop.socket,
                 feedback_file=feedback,
             )
-            for role in roles
+            for role, agent in agents.items()
         ]
 
-    async def _run_stage(self, team: list[Assignment], *, fail_fast: bool) -> list[RunEnd]:
-        begun = [self._end_before(self._last_run_here(work.agent)) for work in team]
+    async def _run_stage(
+        self, team: list[Assignment], config: Config, *, fail_fast: bool
+    ) -> list[RunEnd]:
+        max_resumes = config.resume.max_resumes
+        begun = [self._end_before(self._last_run_here(work.agent), max_resumes) for work in team]
         ends = [end for end in begun if end is not None]
         if fail_fast and any(end.step is NextStep.FAIL for end in ends):
             return ends
 
+        left = [work for work, end in zip(team, begun, strict=True) if end is None]
+        if len(left) == 1:  # the usual stage: a task for it would only make a start dearer
+            return [*ends, await self._work(left[0], config)]
+
         async def member(work: Assignment) -> None:
-            last = self._last_run_here(work.agent)
-            try:
-                end = await self._shop.runner.work(work, self._shop.config, last, self._stopping)
-            except (CannotStart, NameTaken) as error:
-                end = RunEnd(step=NextStep.FAIL, agent=work.agent, place=None, reason=str(error))
+            end = await self._work(work, config)
             ends.append(end)
             if fail_fast and end.step in {NextStep.FAIL, NextStep.DEFER}:
                 nursery.cancel_scope.cancel(reason=f"{work.agent} ended its stage: {end.reason}")
 
         async with trio.open_nursery() as nursery:
-            for work, end in zip(team, begun, strict=True):
-                if end is None:
-                    nursery.start_soon(member, work)
+            for work in left:
+                nursery.start_soon(member, work)
         return ends
+
+    async def _work(self, work: Assignment, config: Config) -> RunEnd:
+        last, runner = self._last_run_here(work.agent), self._shop.runner
+        try:
+            return await runner.work(work, config, last, self._stopping)
+        except (CannotStart, NameTaken) as error:
+            return RunEnd(step=NextStep.FAIL, agent=work.agent, place=None, reason=str(error))
 
     def _last_run_here(self, agent: str) -> RunRecord | None:
         record = self._record
@@ -228,12 +254,12 @@ class Attempt:
         here = run is not None and (run.round, run.stage) == (record.round, record.stage)
         return run if here else None
 
-    def _end_before(self, run: RunRecord | None) -> RunEnd | None:
+    def _end_before(self, run: RunRecord | None, max_resumes: int) -> RunEnd | None:
         """Return how an agent's part in this stage ended under an earlier daemon, if it did."""
         step = None if run is None or run.result is None else _ENDED_BY.get(run.result)
         if run is None or step is None:
             return None
-        if step is NextStep.FAIL and run.resumes < self._shop.config.resume.max_resumes:
+        if step is NextStep.FAIL and run.resumes < max_resumes:
             return None
         return RunEnd(step=step, agent=run.agent, place=run.place, reason=run.reason or "")
 

@@ -6,7 +6,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -78,8 +78,10 @@ class _Connection:
     def __init__(self, stream: trio.SocketStream, bounds: Bounds) -> None:
         self.stream = stream
         self.uid = -1
+        self.caller: Caller | None = None
+        """Who it is; nobody is asked about that before its first request."""
         self.right = Right.NOTHING
-        """What it may do; nobody is asked about that before its first request."""
+        """What it may do, as it was when that was looked at last."""
         self.idle: trio.CancelScope | None = None
         """The wait for the next request, while there is none."""
         self.idle_since = 0.0
@@ -150,7 +152,7 @@ class ControlServer:
         self,
         *,
         methods: Service,
-        access: AccessConfig,
+        access: Callable[[], AccessConfig],
         accounts: Accounts,
         trees: ProcessTrees,
         pulse: Pulse,
@@ -203,15 +205,13 @@ class ControlServer:
         if len(self._connections) > 2 * self._bounds.connections:
             return
         pid = self._read_credentials(connection)
-        asked = False
         try:
             while self._may_stay(connection):
                 message = await connection.next_message()
                 if message is None:
                     return
-                if not asked:
-                    await self._find_right(connection, pid)
-                    asked = True
+                if connection.caller is None:
+                    connection.caller = await self._find_caller(connection, pid)
                 await self._answer(connection, _read_call(message))
             full = Reason(reason="your user has too many connections open: close some")
             await connection.send(encode_error(f"{INTERFACE}.Refused", full))
@@ -254,11 +254,13 @@ class ControlServer:
 
             async def say(answer: msgspec.Struct, *, continues: bool = False) -> None:
                 working.close()  # how long the caller takes is not our silence
+                if continues:  # who may do what may have been changed since the last answer
+                    self._check_right(interface, name, connection)
                 if not call.oneway:
                     await connection.send(encode_reply(answer, continues=continues))
 
             try:
-                self._check_right(interface, name, connection.right)
+                self._check_right(interface, name, connection)
                 await self._methods.answer(interface, name, call, say)
             except _GONE:
                 raise
@@ -267,8 +269,11 @@ class ControlServer:
         if error is not None and not call.oneway:
             await connection.send(error)
 
-    def _check_right(self, interface: str, name: str, right: Right) -> None:
+    def _check_right(self, interface: str, name: str, connection: _Connection) -> None:
         """Raise `WireError` when the caller may not make this call."""
+        assert connection.caller is not None
+        right = right_of(connection.caller, self._access(), self._accounts.own_uid)
+        connection.right = right
         spec = METHODS.get(name) if interface == INTERFACE else None
         needed = Right.READ if spec is None or spec.reads else Right.EVERYTHING
         if interface != SERVICE_INTERFACE and right < needed:
@@ -284,14 +289,13 @@ class ControlServer:
         connection.right = Right.EVERYTHING if trusted else Right.NOTHING
         return pid
 
-    async def _find_right(self, connection: _Connection, pid: int) -> None:
+    async def _find_caller(self, connection: _Connection, pid: int) -> Caller:
         connected, uid = connection.stream.socket, connection.uid
         user, groups = await self._look_up(uid)
         inside = await trio.to_thread.run_sync(
             self._is_inside, connected, pid, limiter=self._looking
         )
-        caller = Caller(pid=pid, uid=uid, user=user, groups=groups, in_agent=inside)
-        connection.right = right_of(caller, self._access, self._accounts.own_uid)
+        return Caller(pid=pid, uid=uid, user=user, groups=groups, in_agent=inside)
 
     async def _look_up(self, uid: int) -> tuple[str | None, frozenset[str]]:
         """Ask the name service about a user who needs a name; it may hang, and costs no other."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from factoryd.core.allowed import may_withdraw, must_be_killable
+from factoryd.core.allowed import look_up, may_withdraw, must_be_killable
 from factoryd.core.errors import FactoryError, IllegalFact
 from factoryd.core.events import IssueClaimed, IssueStopping
 from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
@@ -52,13 +52,6 @@ class Endings:
         stop = IssueStopping(issue=key, reason=reason, outcome=IssueState.DONE)
         await self._end([stop], [waiting] if waiting else [], None)
 
-    def in_flight(self, source: str) -> list[Issue]:
-        """Return the issues of a source that end when it says so."""
-        records = self._shop.ledger.registry.issues.values()
-        return [
-            one.issue for one in records if one.issue.source == source and one.state in _STOPPABLE
-        ]
-
     async def close(self, closed: Iterable[Closed]) -> None:
         """End issues that others have ended in their source; what has ended here stays as it is."""
         for one in closed:
@@ -77,7 +70,8 @@ class Endings:
                 await scope.stop_unless_over(stop, None)
 
     def _check(self, key: str) -> Issue | None:
-        return must_be_killable(key, self._shop.ledger.registry.issue(key), self._ready())
+        record = self._shop.ledger.registry.issue(key)
+        return must_be_killable(look_up(key, record, self._ready()))
 
     async def _end(
         self, stops: Sequence[IssueStopping], waiting: Sequence[Issue], grace_s: float | None

@@ -7,7 +7,6 @@ there, so a daemon that starts anew continues where the last one ended.
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import cast
 
 import trio
@@ -105,9 +104,10 @@ class IssueScope:
     async def _withdraw(self, stop: IssueStopping) -> None:
         """Have an issue end otherwise whose outcome cannot be written back.
 
-        While nothing is wrong with writing it, that is given a moment: then it has ended.
+        While nothing is wrong with writing it, that is given a moment: then it has ended. One that
+        is cancelled already, and has no source any more, is not written back.
         """
-        if not may_withdraw(self.record, stop.outcome):
+        if not (may_withdraw(self.record, stop.outcome) or self._has_lost_source()):
             return
         with trio.move_on_after(PATIENCE_S):
             await trio.lowlevel.checkpoint()
@@ -117,7 +117,18 @@ class IssueScope:
         async with self._one_write:
             if may_withdraw(self.record, stop.outcome):
                 await self._shop.ledger.record(replace(stop, withdraws=True))
+            elif self._has_lost_source():
+                record, source = self.record, self.record.issue.source
+                lost = f"the configuration no longer has the source {source!r}"
+                await self._shop.ledger.record(
+                    OutcomeWithheld(issue=self._key, outcome=record.state, reason=lost)
+                )
         self._stop_asked.set()
+
+    def _has_lost_source(self) -> bool:
+        record = self.record
+        unwritten = record.state in TERMINAL and not record.written
+        return unwritten and self._shop.sources.of(record.issue) is None
 
     def _write_is_settled(self) -> bool:
         record = self.record
@@ -148,7 +159,7 @@ class IssueScope:
             try:
                 with self._writing:
                     async with self._one_write:
-                        if self.record.state in TERMINAL:
+                        if self.record.state in TERMINAL and not self.record.written:
                             await self._write_back(self.record)
             finally:
                 self._writing = trio.CancelScope()
@@ -171,6 +182,7 @@ class IssueScope:
         if record.not_before is not None:
             await trio.sleep(max(0.0, record.not_before - self._shop.clock.now()))
         if not record.attempt_open:  # the agents of an open one are taken over, frozen or not
+            await self._shop.wait_source(record.issue)
             await self._shop.runner.frost.wait_thawed(self._key)
             await self._shop.wait_resumed()
         await self._seat.take()
@@ -294,10 +306,12 @@ class IssueScope:
     async def _tidy(self, record: IssueRecord) -> None:
         if record.state is IssueState.PARKED or not record.repo:
             return
-        with suppress(WorkspaceFailed):
+        try:
             kept = await self._shop.workspaces.release(record.issue, record.repo)
-            if kept is not None:
-                logger.info("workspace kept: %s", kept)
+        except WorkspaceFailed as error:
+            kept = str(error)
+        if kept is not None:
+            logger.info("workspace kept: %s", kept)
 
 
 _ENDS: dict[IssueState, type[IssueDone | IssueParked | IssueCancelled]] = {

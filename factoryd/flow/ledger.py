@@ -5,6 +5,7 @@ never applied, a fact that is not applied is never shown.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar, TypeVarTuple
@@ -13,17 +14,24 @@ import trio
 
 from factoryd.core.errors import IllegalFact, LedgerUnavailable
 from factoryd.core.events import AnyFact, Entry, Recorded, kind_of, run_of
-from factoryd.core.narration import message_id, sentence, weight
+from factoryd.core.narration import FACTS_LOGGER, message_id, sentence, weight
 from factoryd.core.registry import Draft, Registry
 from factoryd.ports import Clock, LedgerStore
 
 logger = logging.getLogger(__name__)
+facts = logging.getLogger(FACTS_LOGGER)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 RETRY_DELAY_S = 1.0
 """How long to wait before trying again to write to a disk that refused."""
+
+GATHER_S = 0.02
+"""How long facts gather for one commit while many come at once: each commit has its price."""
+
+MANY = 3
+"""So many who record at once are a burst, in which nobody minds that; fewer wait for no others."""
 
 SNAPSHOT_EVERY = 5000
 """Facts after which a snapshot is taken, so that a start replays no more than about so many."""
@@ -36,16 +44,28 @@ class _Request:
 
     def __init__(self, facts: Sequence[AnyFact]) -> None:
         self.facts = facts
-        self.done = trio.Event()
         self.error: Exception | None = None
         self.refusal: IllegalFact | None = None
         """Told only after what it contradicts is committed: who hears it sees that applied."""
+        self._answered = False
+        self._waiting: trio.lowlevel.Task | None = None
 
     def answer(self, error: Exception | None) -> None:
         """Wake whoever waits: committed and applied, or refused with an error; the first counts."""
-        if not self.done.is_set():
+        if not self._answered:
+            self._answered = True
             self.error = error
-            self.done.set()
+            if self._waiting is not None:
+                trio.lowlevel.reschedule(self._waiting)
+
+    async def wait_answer(self) -> None:
+        """Return once there is an answer; not cancellable.
+
+        That takes no cancel scope here, and an agent's start records several facts.
+        """
+        if not self._answered:
+            self._waiting = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
 
 
 class Ledger:
@@ -63,6 +83,8 @@ class Ledger:
         self.registry = registry
         self.trouble: str | None = None
         """Why facts cannot be written now; None while they can."""
+        self.refused_at = -math.inf
+        """When the disk last refused a fact (trio's clock): it was asked, and did answer."""
 
     async def record(self, *facts: AnyFact) -> None:
         """Commit facts together, all or none, and return once they are applied.
@@ -74,12 +96,11 @@ class Ledger:
         if not facts:
             return
         request = _Request(facts)
-        with trio.CancelScope(shield=True):
-            try:
-                await self._send.send(request)
-            except trio.BrokenResourceError:
-                raise LedgerUnavailable("the ledger is closed") from None
-            await request.done.wait()
+        try:
+            await self._submit(request)
+        except trio.BrokenResourceError:
+            raise LedgerUnavailable("the ledger is closed") from None
+        await request.wait_answer()
         if request.error is not None:
             raise request.error
 
@@ -88,9 +109,20 @@ class Ledger:
         while self.registry.seq <= seq:
             await self._changed.wait()
 
+    async def _submit(self, request: _Request) -> None:
+        try:
+            self._send.send_nowait(request)
+        except trio.WouldBlock:
+            with trio.CancelScope(shield=True):
+                await self._send.send(request)
+
     async def read(self, since: int, limit: int, issue: str | None) -> list[Recorded]:
         """Return up to `limit` facts numbered above `since`, oldest first."""
         return await self._in_store(self._store.read_facts, since, limit, issue)
+
+    async def consult(self, look: Callable[[LedgerStore], T]) -> T:
+        """Return what `look` reads from the store; it runs in a thread, and keeps facts waiting."""
+        return await self._in_store(look, self._store)
 
     def give_up(self) -> None:
         """Stop waiting for a disk that refuses: what cannot be written now never will be."""
@@ -106,6 +138,8 @@ class Ledger:
                 with trio.CancelScope(shield=True):
                     async with self._writing:
                         await self._commit(group)
+                if len(group) >= MANY:
+                    await trio.sleep(GATHER_S)
         finally:
             for request in [*group, *self._waiting(float("inf"))]:
                 request.answer(LedgerUnavailable("the ledger is closed"))
@@ -203,8 +237,9 @@ class Ledger:
                 recorded = await self._in_store(self._store.append, entries)
             except LedgerUnavailable as error:
                 if self.trouble is None:
-                    logger.error("facts cannot be written, dispatching stops: %s", error)  # noqa: TRY400
+                    logger.error("facts cannot be written, dispatching stops: %s", error)  # noqa: TRY400  for a person
                 self.trouble = str(error)
+                self.refused_at = trio.current_time()
                 if self._giving_up.is_set():
                     raise
                 with trio.move_on_after(RETRY_DELAY_S):
@@ -225,15 +260,16 @@ class Ledger:
 def log_fact(fact: AnyFact) -> None:
     """Write one journal line for a fact, with the fields people search by."""
     level = _LEVELS[weight(fact)]
-    if not logger.isEnabledFor(level):
+    if not facts.isEnabledFor(level):
         return
-    logger.log(
+    facts.log(
         level,
         "%s",
         sentence(fact),
         extra={
             "factory_fact": kind_of(fact),
             "factory_issue": fact.issue or None,
+            "factory_agent": getattr(fact, "agent", None),
             "factory_run": run_of(fact),
             "message_id": message_id(type(fact)),
         },

@@ -26,6 +26,7 @@ class LiveRun:
         self.peak_memory_bytes: int | None = None
         self.last_output_at: float | None = None
         self.last_sign = trio.current_time()
+        self.stalled = False
         self.closed = False
         self._wrote = trio.Event()
         self._moved = trio.Event()

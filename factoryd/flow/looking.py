@@ -9,6 +9,7 @@ from factoryd.core.errors import BadUsage, FactoryError, NoSuchTarget
 from factoryd.core.explain import Circumstances, explain, sum_up
 from factoryd.core.model import RunId, TreePlace
 from factoryd.core.records import IssueRecord, same_issue
+from factoryd.flow.past import read_finished, read_issue, unknown
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.varlink import Say
@@ -17,11 +18,12 @@ from factoryd.wire.answers import (
     EventsReply,
     ExplainReply,
     FindingView,
+    HistoryReply,
     LineView,
     LogsReply,
     StatusReply,
 )
-from factoryd.wire.messages import EventsCall, ExplainCall, LogsCall, StatusCall
+from factoryd.wire.messages import EventsCall, ExplainCall, HistoryCall, LogsCall, StatusCall
 
 MAX_FACTS = 10_000
 MAX_LINES = 10_000
@@ -110,6 +112,17 @@ class Looking:
                 return
             since = facts[-1].seq if facts else max(since, seen)
             await self._ledger.wait_beyond(since)
+
+    async def history(self, call: HistoryCall) -> HistoryReply:
+        """Return finished issues, or all that one issue went through."""
+        before, limit = call.before, call.limit
+        if call.target is None:
+            return await self._ledger.consult(partial(read_finished, before=before, limit=limit))
+        record = find_issue(self._ledger.registry, call.target)
+        if record is None:
+            raise unknown(call.target)
+        key = record.issue.key
+        return await self._ledger.consult(partial(read_issue, key=key, before=before, limit=limit))
 
     async def logs(self, call: LogsCall, say: Say) -> None:
         """Show what a run has written, or go on until it has ended."""

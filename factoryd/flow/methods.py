@@ -11,6 +11,7 @@ from factoryd.core.errors import (
 )
 from factoryd.flow.looking import Looking
 from factoryd.flow.recovery import Reaper
+from factoryd.flow.reloading import Reloader
 from factoryd.flow.scheduler import Scheduler
 from factoryd.flow.shop import Shop
 from factoryd.flow.steering import ShutDown, Steering
@@ -32,12 +33,14 @@ from factoryd.wire.messages import (
     EventsCall,
     ExplainCall,
     FreezeCall,
+    HistoryCall,
     KillCall,
     LogsCall,
     Nothing,
     PauseCall,
     ReapCall,
     ReleaseCall,
+    ReloadCall,
     ResumeCall,
     RetryCall,
     ShutdownCall,
@@ -71,10 +74,12 @@ class Methods:
         overview: Overview,
         shut_down: ShutDown,
         reaper: Reaper,
+        reloader: Reloader,
     ) -> None:
         self._sources = shop.sources
         self._overview = overview
         self._reaper = reaper
+        self._reloader = reloader
         self._looking = Looking(shop, scheduler, overview)
         self._steering = Steering(shop, scheduler, overview, shut_down)
 
@@ -114,24 +119,36 @@ class Methods:
 
     async def _answer_once(self, parameters: msgspec.Struct) -> msgspec.Struct:
         match parameters:
-            case SubmitCall():
-                return await self._submit(parameters)
-            case FreezeCall() | ThawCall():
-                return await self._steering.freeze_or_thaw(parameters)
+            case Nothing():
+                return self._overview.health()
+            case HistoryCall():
+                return await self._looking.history(parameters)
             case ExplainCall():
                 return self._looking.explain(parameters)
+            case SubmitCall():
+                return await self._submit(parameters)
+            case ReapCall():
+                return await self._reaper.reap(dry_run=parameters.dry_run)
+            case ReloadCall():
+                return await self._reloader.reload()
+            case _:
+                return await self._steer(parameters)
+
+    async def _steer(self, parameters: msgspec.Struct) -> msgspec.Struct:
+        match parameters:
+            case FreezeCall() | ThawCall():
+                return await self._steering.freeze_or_thaw(parameters)
             case PauseCall() | ResumeCall():
                 return await self._steering.pause_or_resume(parameters)
             case RetryCall():
                 return await self._steering.retry(parameters)
-            case ReapCall():
-                return await self._reaper.reap(dry_run=parameters.dry_run)
             case _:
-                return self._overview.health()
+                raise AssertionError(f"nobody answers {type(parameters).__name__}")
 
     async def _submit(self, call: SubmitCall) -> SubmitReply:
-        name = call.source or next(iter(self._sources))
-        source = self._sources.get(name)
+        names = self._sources.names
+        name = call.source or names[0]
+        source = self._sources.named(name)
         if source is None:
-            raise NoSuchTarget(f"{name}: no such source: there are {', '.join(self._sources)}")
+            raise NoSuchTarget(f"{name}: no such source: there are {', '.join(names)}")
         return SubmitReply(key=await source.submit(call.name, call.text), source=name)

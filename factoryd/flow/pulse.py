@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import trio
 
-from factoryd.core.config import HeartbeatConfig
+from factoryd.core.config import Config
 from factoryd.core.heartbeat import Heartbeat
 from factoryd.core.model import Data, ProcessIdentity
+from factoryd.flow.settings import Settings
 from factoryd.ports import Clock, HeartbeatFile, Notifier
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,13 @@ class PulseReading(Data, frozen=True, kw_only=True):
 class Pulse:
     """One part's sign of progress: waiting for something to do is fine for ever, doing it is not."""
 
-    def __init__(self, name: str, max_silence_s: float) -> None:
+    def __init__(
+        self, name: str, max_silence_s: float, held_up_at: Callable[[], float] | None = None
+    ) -> None:
+        """`held_up_at`: when it was last known that others keep this part waiting; see `declare`."""
         self._name = name
         self._max_silence_s = max_silence_s
+        self._held_up_at = held_up_at
         self._busy = dict[object, float]()
 
     @contextmanager
@@ -55,6 +60,8 @@ class Pulse:
     def read(self) -> PulseReading:
         """Return how the part is doing now."""
         since = min(self._busy.values(), default=trio.current_time())
+        if self._held_up_at is not None:
+            since = max(since, self._held_up_at())
         return PulseReading(
             name=self._name,
             silent_s=max(0.0, trio.current_time() - since),
@@ -68,13 +75,13 @@ class Pulses:
     def __init__(
         self,
         *,
-        config: HeartbeatConfig,
+        settings: Settings,
         identity: ProcessIdentity,
         file: HeartbeatFile,
         notifier: Notifier,
         clock: Clock,
     ) -> None:
-        self._config = config
+        self._settings = settings
         self._identity = identity
         self._file = file
         self._notifier = notifier
@@ -88,11 +95,21 @@ class Pulses:
         self._own_thread = trio.CapacityLimiter(1)
         self.state = "starting"
 
-    def declare(self, name: str, max_silence_s: float) -> Pulse:
-        """Add a part that must not be busy with one thing for longer than `max_silence_s`."""
-        pulse = Pulse(name, max_silence_s)
+    def declare(
+        self, name: str, max_silence_s: float, held_up_at: Callable[[], float] | None = None
+    ) -> Pulse:
+        """Add a part that must not be busy with one thing for longer than `max_silence_s`.
+
+        Its time begins anew at `held_up_at` (by trio's clock), for what the daemon itself cannot
+        mend: a new daemon would wait for the same, and whatever it is shows as degraded itself.
+        """
+        pulse = Pulse(name, max_silence_s, held_up_at)
         self._pulses.append(pulse)
         return pulse
+
+    def forget(self, pulse: Pulse) -> None:
+        """Leave out a part that is no more."""
+        self._pulses.remove(pulse)
 
     def readings(self) -> tuple[PulseReading, ...]:
         """Return how every part is doing now."""
@@ -118,8 +135,11 @@ class Pulses:
         task_status.started()
         with self._beating:
             while True:
-                await trio.sleep(self._config.interval)
+                await self._settings.sleep(self._interval_s)
                 await self._beat()
+
+    def _interval_s(self, config: Config) -> float:
+        return min(config.heartbeat.interval, self._notifier.watchdog_s / 3)
 
     async def end(self) -> None:
         """Take the heartbeat away for good: the proof that nothing of the daemon is left."""
@@ -140,14 +160,15 @@ class Pulses:
         if not late:
             self._notifier.alive()
             self._beats += 1
+        config = self._settings.config.heartbeat
         beat = Heartbeat(
             pid=self._identity.pid,
             start_ticks=self._identity.start_ticks,
             boot_id=self._identity.boot_id,
             status=self.state,
             progress=self._beats,
-            interval_s=self._config.interval,
-            stale_after_s=self._config.stale_after,
+            interval_s=config.interval,
+            stale_after_s=config.stale_after,
             wall=self._clock.now(),
             boottime=self._clock.boottime(),
         )

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import trio
 
-from factoryd.core.config import Config
 from factoryd.core.errors import FactoryError, IllegalFact, LedgerUnavailable
 from factoryd.core.events import HandoffCleared
 from factoryd.core.lookup import Known
@@ -13,6 +12,7 @@ from factoryd.core.model import RunId
 from factoryd.core.records import StopRule
 from factoryd.flow.ledger import Ledger
 from factoryd.flow.pulse import Pulse
+from factoryd.flow.settings import Settings
 from factoryd.flow.stopping import stop_policy
 from factoryd.flow.sweeping import Swept, preview, reap_reply, sweep
 from factoryd.ports import ProcessTrees
@@ -26,14 +26,24 @@ FIRST_RETRY_S = 1.0
 class Reaper:
     """Empties strays (trees the ledger does not know) and handoffs (trees it owes)."""
 
-    def __init__(self, config: Config, ledger: Ledger, trees: ProcessTrees, pulse: Pulse) -> None:
-        policy = stop_policy(config.stop, config.protect)
-        self._rule = StopRule(policy=policy, grace_s=config.stop.grace)
-        self._every_s = config.reaper.interval
+    def __init__(
+        self, settings: Settings, ledger: Ledger, trees: ProcessTrees, pulse: Pulse
+    ) -> None:
+        self._settings = settings
         self._ledger = ledger
         self._trees = trees
         self._pulse = pulse
         self._one_sweep = trio.Lock()
+
+    @property
+    def _rule(self) -> StopRule:
+        config = self._settings.config
+        policy = stop_policy(config.stop, config.protect)
+        return StopRule(policy=policy, grace_s=config.stop.grace)
+
+    @property
+    def _every_s(self) -> float:
+        return self._settings.config.reaper.interval
 
     async def empty_strays(self) -> int:
         """Empty every tree below our root that no live run and no handoff owns; return how many."""
@@ -65,7 +75,7 @@ class Reaper:
 
     async def _keep_sweeping(self) -> None:
         while True:
-            await trio.sleep(self._every_s)
+            await self._settings.sleep(lambda config: config.reaper.interval)
             await self.empty_strays()
 
     async def _keep_retrying(self) -> None:
@@ -75,10 +85,13 @@ class Reaper:
                 wait_s = FIRST_RETRY_S
                 await self._ledger.wait_beyond(self._ledger.registry.seq)
                 continue
-            await trio.sleep(min(wait_s, self._every_s))
+            await self._wait_retry(wait_s)
             async with self._one_sweep:
                 await self._sweep(self._list_handoffs())
             wait_s = min(wait_s * 2, self._every_s)
+
+    async def _wait_retry(self, wait_s: float) -> None:
+        await self._settings.sleep(lambda config: min(wait_s, config.reaper.interval))
 
     async def _list(self) -> list[Known]:
         try:
@@ -106,9 +119,10 @@ class Reaper:
     async def _sweep(self, owed: Sequence[Known]) -> list[Swept]:
         if not owed:
             return []
-        grace_s = 0.0 if all(one.asked for one in owed) else self._rule.grace_s
+        rule = self._rule
+        grace_s = 0.0 if all(one.asked for one in owed) else rule.grace_s
         with self._pulse.busy(grace_s) as go_on:
-            swept = await sweep(self._trees, owed, self._rule, go_on)
+            swept = await sweep(self._trees, owed, rule, go_on)
         for one in swept:
             await self._note(one)
         return swept

@@ -4,10 +4,10 @@ import logging
 
 import trio
 
-from factoryd.core.config import HistoryConfig
 from factoryd.core.errors import LedgerUnavailable
 from factoryd.core.retention import choose_forgettable
 from factoryd.flow.ledger import Ledger
+from factoryd.flow.settings import Settings
 from factoryd.ports import Clock, Desk
 
 logger = logging.getLogger(__name__)
@@ -18,8 +18,8 @@ EVERY_S = 3600.0
 class Retention:
     """Drops finished issues: their facts, their files and those of their runs."""
 
-    def __init__(self, config: HistoryConfig, ledger: Ledger, desk: Desk, clock: Clock) -> None:
-        self._config = config
+    def __init__(self, settings: Settings, ledger: Ledger, desk: Desk, clock: Clock) -> None:
+        self._settings = settings
         self._ledger = ledger
         self._desk = desk
         self._clock = clock
@@ -35,10 +35,10 @@ class Retention:
 
     async def forget_old(self) -> None:
         """Forget what is older or more than the configuration keeps."""
-        now = self._clock.now()
+        now, history = self._clock.now(), self._settings.config.history
         keys = await self._ledger.forget(
-            lambda registry: choose_forgettable(registry, self._config, now),
-            now - self._config.keep,
+            lambda registry: choose_forgettable(registry, history, now),
+            now - history.keep,
         )
         for key in keys:
             await trio.to_thread.run_sync(self._desk.forget, key)

@@ -5,12 +5,11 @@ The nursery is the running set: an issue is in flight exactly as long as its sco
 
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import msgspec
 import trio
 
-from factoryd.core.allowed import is_unfinished, must_be_retriable, must_be_under_way
+from factoryd.core.allowed import Named, look_up, must_be_retriable, must_be_under_way
 from factoryd.core.errors import FactoryError, IllegalFact, LedgerUnavailable
 from factoryd.core.events import (
     AnyFact,
@@ -29,7 +28,6 @@ from factoryd.flow.issue_scope import IssueScope, run_to_its_end
 from factoryd.flow.iterations import MOST_FAILURES, Iterations
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.shop import Shop
-from factoryd.flow.source_follower import SourceFollower
 from factoryd.flow.stopping import Stopping
 
 logger = logging.getLogger(__name__)
@@ -45,8 +43,10 @@ TIDY_S = 5.0
 class Scheduler:
     """Turns listings into running issues."""
 
-    def __init__(self, shop: Shop, followers: list[SourceFollower], pulse: Pulse) -> None:
-        self.followers = followers
+    def __init__(self, shop: Shop, pulse: Pulse) -> None:
+        self.followers = shop.sources.followers
+        self.one_look = trio.Lock()
+        """Held while issues are looked at: what that goes by is replaced in between."""
         self._shop = shop
         self._pulse = pulse
         self._scopes: dict[str, IssueScope] = {}
@@ -57,13 +57,16 @@ class Scheduler:
         self._scope_ended = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
         self._endings = Endings(shop, self._scopes, self.ready)
-        for follower in followers:
-            follower.claimed = partial(self._endings.in_flight, follower.name)
         shop.slots.freed = self.wake
 
     def wake(self) -> None:
         """Look at everything again soon."""
         self._wake.set()
+
+    def forgive(self) -> None:
+        """Look again soon, also at what something went wrong with."""
+        self._shunned.clear()
+        self.wake()
 
     async def run(self, *, drain_after: int | None = None) -> None:
         """Dispatch until cancelled; cancelling empties every tree before this returns.
@@ -74,17 +77,18 @@ class Scheduler:
         """
         iterations = None if drain_after is None else Iterations(self.followers, drain_after)
         async with trio.open_nursery() as scopes:
-            for record in self._unfinished():
+            for record in self._shop.sources.unfinished():
                 if record.state is IssueState.RUNNING:
                     self._open_scope(scopes, record.issue.key, has_slot=True)
             async with trio.open_nursery() as following:
-                for follower in self.followers:
-                    following.start_soon(follower.run, self.wake)
+                following.start_soon(self._shop.slots.run)
+                following.start_soon(self._shop.sources.run, self.wake)
                 await self._dispatch_until_over(scopes, iterations)
                 following.cancel_scope.cancel(reason="drained")
             if iterations is not None and iterations.hopeless:
                 logger.error("stopping: %d iterations in a row failed", MOST_FAILURES)
-                scopes.cancel_scope.cancel(reason="too many iterations failed")
+            # What is left when drained waits for a source that the configuration lacks.
+            scopes.cancel_scope.cancel(reason="too many iterations failed, or drained")
 
     async def empty_leftovers(self) -> None:
         """Empty every tree that is still recorded as live, for when no scope runs any more.
@@ -92,7 +96,7 @@ class Scheduler:
         Scopes leave none behind; this holds even if one broke.
         """
         async with trio.open_nursery() as nursery:
-            for record in self._unfinished():
+            for record in self._shop.sources.unfinished():
                 for run in record.live_runs:
                     logger.error("%s: run %s was left running", record.issue.key, run.run)
                     nursery.start_soon(self._empty_leftover, run)
@@ -127,13 +131,13 @@ class Scheduler:
         """
         folded = same_issue(key)
         await self._wait_tidy(key)
-        record = must_be_retriable(key, self._record(key), self.ready())
+        record = must_be_retriable(self._look_up(key))
         if folded in self._reopening:
             raise FactoryError(f"{key} is being reopened already")
         # Its source first: should the daemon die in between, it has left ready and come back.
         self._reopening.add(folded)
         try:
-            await self._shop.source(record.issue.source).reopen(record.issue)
+            await self._shop.source(record.issue).reopen(record.issue)
             await self._shop.ledger.record(IssueReopened(issue=key, reason=reason))
         finally:
             self._reopening.discard(folded)
@@ -159,15 +163,12 @@ class Scheduler:
         Raises `NoSuchTarget` for a key nobody knows and `FactoryError` when nothing of it is under
         way, or it is frozen already.
         """
-        return await self._shop.runner.frost.freeze(
-            must_be_under_way(key, self._record(key), self.ready()), reason
-        )
+        issue = must_be_under_way(self._look_up(key))
+        return await self._shop.runner.frost.freeze(issue, reason)
 
     async def thaw(self, key: str) -> Settled:
         """Have a frozen issue go on; raises as `freeze` does, also when it is not frozen."""
-        return await self._shop.runner.frost.thaw(
-            must_be_under_way(key, self._record(key), self.ready())
-        )
+        return await self._shop.runner.frost.thaw(must_be_under_way(self._look_up(key)))
 
     def keep_agents(self, *, keep: bool) -> None:
         """Say whether scopes that are cancelled leave their agents running, for the next daemon.
@@ -211,17 +212,18 @@ class Scheduler:
     def _record(self, key: str) -> IssueRecord | None:
         return self._shop.ledger.registry.issue(key)
 
-    def _unfinished(self) -> list[IssueRecord]:
-        records = self._shop.ledger.registry.issues.values()
-        return [record for record in records if is_unfinished(record)]
+    def _look_up(self, key: str) -> Named:
+        return look_up(key, self._record(key), self.ready())
 
     async def _dispatch_until_over(
         self, scopes: trio.Nursery, iterations: Iterations | None
     ) -> None:
         while True:
             self._wake = trio.Event()
-            with self._pulse.busy():
-                await self._dispatch(scopes)
+            async with self.one_look:
+                with self._pulse.busy():
+                    await self._dispatch(scopes)
+            self._shop.sources.let_go()
             if iterations is not None and await self._is_over(iterations):
                 return
             if not self._wake.is_set():
@@ -232,7 +234,7 @@ class Scheduler:
         return iterations.hopeless or (iterations.done and await self._is_drained())
 
     async def _is_drained(self) -> bool:
-        if self._shop.ledger.trouble or self._scopes:
+        if self._shop.ledger.trouble or self._is_working():
             return False
         for follower in self.followers:
             await follower.ask()
@@ -240,7 +242,10 @@ class Scheduler:
         left = [i for i in self._free() if isinstance(self.decide(i), Dispatch | Reopen | Escalate)]
         if left and self._shop.ledger.registry.paused is None:
             self.wake()
-        return not left and not self._scopes
+        return not left and not self._is_working()
+
+    def _is_working(self) -> bool:
+        return not self._scopes.keys() <= self._shop.stranded
 
     async def _dispatch(self, scopes: trio.Nursery) -> None:
         if self._shop.ledger.trouble is not None:
@@ -251,7 +256,7 @@ class Scheduler:
         for issue in self._free():
             await self._fence(issue, self._settle)
         await self._take_on(scopes)
-        for record in self._unfinished():
+        for record in self._shop.sources.unfinished():
             if same_issue(record.issue.key) not in self._scopes:
                 self._open_scope(scopes, record.issue.key, has_slot=False)
 

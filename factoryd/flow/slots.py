@@ -1,6 +1,7 @@
 """How many issues are worked on at once."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import trio
@@ -21,6 +22,37 @@ class Slots:
         """Called whenever a slot is free that nobody waits for."""
         self._taken = taken
         self._waiting = trio.lowlevel.ParkingLot()
+        self._patience: dict[Seat, float] = {}
+        """Issues that wait for an answer, and when they are to have given their slots back."""
+        self._waits = trio.Event()
+
+    async def run(self) -> None:
+        """Have issues give their slots back whose answers take long, until cancelled.
+
+        One task does so for all: nearly every answer comes at once, and then a task of its own
+        would be a good part of what an issue's start costs.
+        """
+        while True:
+            await self._waits.wait()
+            self._waits = trio.Event()
+            while self._patience:
+                # Whoever begins to wait meanwhile has at least `PATIENCE_S`.
+                wait_s = min(self._patience.values()) - trio.current_time()
+                await trio.sleep(min(max(0.0, wait_s), PATIENCE_S))
+                now = trio.current_time()
+                for seat in [one for one, due in self._patience.items() if due <= now]:
+                    del self._patience[seat]
+                    seat.give()
+
+    @contextmanager
+    def note_wait(self, seat: "Seat", due: float) -> Generator[None]:
+        """Have a seat given back if this is not left before `due` (in trio's time)."""
+        self._patience[seat] = due
+        self._waits.set()
+        try:
+            yield
+        finally:
+            self._patience.pop(seat, None)
 
     @property
     def free(self) -> int:
@@ -32,6 +64,14 @@ class Slots:
         if self.free == 0:
             raise trio.WouldBlock
         self._taken += 1
+
+    def resize(self, total: int) -> None:
+        """Have another number of slots from now on; those in use stay so until they are given back."""
+        self.total = total
+        while self._waiting and self._taken < total:
+            self._taken += 1
+            self._waiting.unpark()
+        self.freed()
 
     async def take(self) -> None:
         """Take a slot, waiting for one in turn."""
@@ -73,21 +113,14 @@ class Seat:
     async def lend_while(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Return an answer that came while the slot was had; `ask` may be called several times.
 
-        An answer that takes long costs no other issue its turn: the slot is given back meanwhile,
-        and asked again is whoever answered before there was a slot again.
+        An answer that takes long costs no other issue its turn: the slot is given back meanwhile
+        (by `Slots.run`), and asked again is whoever answered before there was a slot again.
         """
         patience_s = PATIENCE_S
         while True:
-            answers = list[T]()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._give_later, patience_s)
-                answers.append(await ask())
-                nursery.cancel_scope.cancel(reason="answered")
+            with self._slots.note_wait(self, trio.current_time() + patience_s):
+                answer = await ask()
             if self._taken:
-                return answers[0]
+                return answer
             await self.take()
             patience_s *= 2
-
-    async def _give_later(self, after_s: float) -> None:
-        await trio.sleep(after_s)
-        self.give()

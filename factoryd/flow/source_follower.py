@@ -9,6 +9,7 @@ from factoryd.core.closing import GONE_FOR_S, tell_closed
 from factoryd.core.errors import SourceFailed
 from factoryd.core.model import Closed, Issue, Listing, Problem
 from factoryd.flow.pulse import Pulse
+from factoryd.flow.settings import Settings
 from factoryd.ports import IssueSource
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,16 @@ _REMEMBERED = 100
 class SourceFollower:
     """The newest listing of one source, and the trouble with it."""
 
-    def __init__(self, source: IssueSource, poll_interval_s: float, pulse: Pulse) -> None:
+    def __init__(
+        self,
+        source: IssueSource,
+        settings: Settings,
+        pulse: Pulse,
+        claimed: Callable[[], Sequence[Issue]] = tuple,
+    ) -> None:
+        """Prepare to follow; that the issues of `claimed` are still there is looked at, too."""
+        self.source = source
+        self.pulse = pulse
         self.listing = Listing()
         self.trouble: str | None = None
         self.asked = 0
@@ -41,49 +51,65 @@ class SourceFollower:
         """Which times of asking did not work, of the first few."""
         self.complete = False
         """Whether `listing` is a whole one: the last time of asking worked."""
-        self.claimed: Callable[[], Sequence[Issue]] = tuple
-        """Says which issues of this source are in flight: that they are still there is looked at."""
         self.closed: tuple[Closed, ...] = ()
-        """Which of those others have ended, as the last look showed."""
+        """Which issues of this source in flight others have ended, as the last look showed."""
         self._missing: dict[str, float] = {}
-        self._source = source
-        self._poll_interval_s = poll_interval_s
-        self._pulse = pulse
+        self._settings = settings
+        self._claimed = claimed
+        self._following = trio.CancelScope()
+        self._waiting = trio.CancelScope()
         self._asking = trio.Lock()
         self._reported = frozenset[Problem]()
 
     @property
     def name(self) -> str:
         """Return the source's name."""
-        return self._source.name
+        return self.source.name
 
     @property
     def kind(self) -> str:
         """Return the source's kind."""
-        return self._source.kind
+        return self.source.kind
 
     async def run(self, changed: Callable[[], None]) -> None:
-        """Keep the listing up to date until cancelled, calling `changed` after each look."""
-        while True:
-            began = trio.current_time()
-            await self.ask()
-            took_s = trio.current_time() - began
-            changed()
+        """Keep the listing up to date until stopped, calling `changed` after each look."""
+        try:
+            with self._following:
+                while True:
+                    began = trio.current_time()
+                    await self.ask()
+                    changed()
+                    await self._wait_turn(trio.current_time() - began)
+        finally:
+            self.source.close()
+        changed()
+
+    def stop(self) -> None:
+        """Have `run` return: the source is not asked any more."""
+        self._following.cancel(reason="the source left the configuration")
+
+    def look_again(self) -> None:
+        """Ask the source now, unless it is being asked."""
+        self._waiting.cancel(reason="the configuration was loaded anew")
+
+    async def _wait_turn(self, took_s: float) -> None:
+        """Return when the source is to be asked again, after a look that took so many seconds."""
+        poll_s = self._settings.config.factory.poll_interval
+        with trio.CancelScope() as self._waiting:
             if self.trouble is not None:
-                await trio.sleep(min(FAILED_RETRY_S, self._poll_interval_s))
-                continue
+                await trio.sleep(min(FAILED_RETRY_S, poll_s))
+                return
             pause_s = min(max(LEAST_PAUSE_S, PAUSE_SHARE * took_s), MOST_PAUSE_S)
-            await trio.sleep(min(pause_s, self._poll_interval_s))
-            wait_s = GONE_FOR_S if self._missing else self._poll_interval_s
-            with trio.move_on_after(min(wait_s, self._poll_interval_s)):
+            await trio.sleep(min(pause_s, poll_s))
+            with trio.move_on_after(min(GONE_FOR_S, poll_s) if self._missing else poll_s):
                 await self._wait_change()
 
     async def ask(self) -> None:
         """Take a new listing; a source that fails keeps its old one and is reported once."""
         async with self._asking:
             try:
-                with self._pulse.busy():
-                    self.listing = await self._source.list_ready()
+                with self.pulse.busy():
+                    self.listing = await self.source.list_ready()
                     await self._look_for_claimed()
             except SourceFailed as error:
                 self._report_trouble(str(error))
@@ -100,14 +126,14 @@ class SourceFollower:
                 self.failed.add(self.asked)
 
     async def _look_for_claimed(self) -> None:
-        claimed = self.claimed()
-        found = await self._source.find_closed(claimed) if claimed else ()
+        claimed = self._claimed()
+        found = await self.source.find_closed(claimed) if claimed else ()
         self.closed, self._missing = tell_closed(found, self._missing, trio.current_time())
 
     async def _wait_change(self) -> None:
         """Return when the source may have changed; one that cannot tell is polled."""
         try:
-            await self._source.wait_change()
+            await self.source.wait_change()
         except SourceFailed as error:
             logger.warning("source %s cannot tell changes, it is polled: %s", self.name, error)
         except Exception:

@@ -64,6 +64,8 @@ class Overview:
         self._scheduler = scheduler
         self._pulses = pulses
         self._troubles = shop.troubles
+        self._sources = shop.sources
+        self._settings = shop.settings
         self._drawn: dict[str, tuple[IssueRecord, int, str | None, IssueView]] = {}
         """Pictures of issues, with the record, the reading of usage and the trouble they show."""
 
@@ -91,6 +93,10 @@ class Overview:
                     ),
                 )
                 for one in self._scheduler.followers
+            )
+            + tuple(
+                SourceView(name=one.name, kind=one.kind, state="leaving", problems=())
+                for one in self._sources.leaving
             ),
             issues=tuple(view for view in self._issues() if not wanted or _is_in(view, wanted)),
             handoffs=tuple(
@@ -148,7 +154,10 @@ class Overview:
         degraded = self.degraded()
         paused = ", paused" if self._ledger.registry.paused is not None else ""
         suffix = f", degraded: {', '.join(degraded)}" if degraded else ""
-        return f"{running} issues running, {self._slots.free} slots free{paused}{suffix}"
+        refused = ", the configuration file has mistakes" if self._settings.mistakes else ""
+        state = "" if self._pulses.state == "running" else f"{self._pulses.state}: "
+        counts = f"{running} issues running, {self._slots.free} slots free"
+        return f"{state}{counts}{paused}{suffix}{refused}"
 
     def _daemon(self) -> DaemonView:
         return DaemonView(
@@ -165,6 +174,7 @@ class Overview:
             degraded=self.degraded(),
             heartbeat_age_s=self._pulses.age_s,
             adopted_runs=self._birth.adopted_runs,
+            config_mistakes=self._settings.mistakes,
         )
 
     def _issues(self) -> list[IssueView]:

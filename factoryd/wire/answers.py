@@ -22,6 +22,7 @@ class DaemonView(msgspec.Struct, frozen=True, kw_only=True):
     adopted_runs: int
     controllers: tuple[str, ...]
     paused_reason: str | None = None
+    config_mistakes: tuple[str, ...] = ()
 
 
 class ProblemView(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +33,11 @@ class ProblemView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceView(msgspec.Struct, frozen=True, kw_only=True):
-    """A source of issues: `ok`, or `failing` with its problems."""
+    """A source of issues: `ok`, or `failing` with its problems.
+
+    One that is `leaving` is no longer in the configuration: it is only written back to, until what
+    was claimed from it is over.
+    """
 
     name: str
     kind: str
@@ -181,6 +186,77 @@ class EventsReply(msgspec.Struct, frozen=True, kw_only=True):
     facts: tuple[FactView, ...]
 
 
+class PastRunView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that was, and its receipt; what is not known, or not yet, is null.
+
+    Time is in seconds, memory in bytes. `oom_kills` counts processes killed for lack of memory.
+    `signals` are those that ended the tree, `killed` how many processes they ended, `survivors` how
+    many are left; `emptied` is proof that nothing is.
+    """
+
+    agent: str
+    role: str
+    run: str
+    round: int
+    stage: int
+    resumes: int
+    started_at: str
+    exit: int | None
+    result: str | None
+    reason: str | None
+    wall_s: float | None
+    cpu_s: float | None
+    peak_memory_bytes: int | None
+    peak_processes: int | None
+    oom_kills: int | None
+    signals: tuple[str, ...]
+    killed: int | None
+    survivors: int | None
+    emptied: bool | None
+
+
+class PastAttemptView(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt and its runs, oldest first; `result` is null while it goes on."""
+
+    attempt: int
+    started_at: str
+    ended_at: str | None
+    result: str | None
+    reason: str | None
+    rounds: int
+    runs: tuple[PastRunView, ...]
+
+
+class PastIssueView(msgspec.Struct, frozen=True, kw_only=True):
+    """An issue from its claim to its end; `outcome` is null while it goes on.
+
+    `seq` is the number of the fact that ended it, `attempts_used` how many attempts counted, `cpu_s`
+    what all its agents used, as far as it is known. `ending` are the facts about its end, in order.
+    """
+
+    key: str
+    title: str
+    repo: str
+    recipe: str
+    outcome: str | None
+    reason: str | None
+    seq: int | None
+    since: str
+    ended_at: str | None
+    wall_s: float | None
+    cpu_s: float | None
+    attempts_used: int
+    rounds: int
+    attempts: tuple[PastAttemptView, ...]
+    ending: tuple[FactView, ...]
+
+
+class HistoryReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Issues as they were, newest first."""
+
+    issues: tuple[PastIssueView, ...]
+
+
 class PulseView(msgspec.Struct, frozen=True, kw_only=True):
     """A part of the daemon: how long it has been silent and how long it may be."""
 
@@ -218,6 +294,18 @@ class PauseReply(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool
     reason: str | None
     changed: bool
+
+
+class ReloadReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reading of the configuration came to: its mistakes, or what has changed by it.
+
+    With mistakes (`FILE: key: reason`) nothing has. Of the keys that changed, `restart` names those
+    that only the next daemon goes by, those of earlier readings among them.
+    """
+
+    changed: tuple[str, ...]
+    restart: tuple[str, ...]
+    mistakes: tuple[str, ...]
 
 
 class FindingView(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,10 +12,12 @@ from factoryd.wire.answers import (
     ExplainReply,
     FrostReply,
     HealthReply,
+    HistoryReply,
     KillReply,
     LogsReply,
     PauseReply,
     ReapReply,
+    ReloadReply,
     RetryReply,
     ShutdownReply,
     StatusReply,
@@ -99,6 +101,18 @@ class EventsCall(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
 
 
+class HistoryCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for the newest `limit` finished issues, or for all that one issue went through.
+
+    A target is an issue's key or the name of one of its agents. With `before`, only what ended with a
+    fact numbered below it: that is how to go on.
+    """
+
+    target: str | None = None
+    before: int | None = None
+    limit: int = 100
+
+
 class FreezeCall(msgspec.Struct, frozen=True, kw_only=True):
     """Have an issue stand still; a target is its key or the name of any of its agents."""
 
@@ -140,6 +154,10 @@ class ReleaseCall(msgspec.Struct, frozen=True, kw_only=True):
 
     target: str
     reason: str | None = None
+
+
+class ReloadCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Have the configuration read anew."""
 
 
 class ReapCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,6 +229,12 @@ METHODS = {
         reads=True,
         doc="Facts of the ledger; to follow it needs `more`.",
     ),
+    "History": MethodSpec(
+        call=HistoryCall,
+        reply=HistoryReply,
+        reads=True,
+        doc="Finished issues with their attempts, runs and receipts, newest first.",
+    ),
     "Reap": MethodSpec(
         call=ReapCall,
         reply=ReapReply,
@@ -249,6 +273,12 @@ METHODS = {
         doc="Has nothing new dispatched, over restarts too; what runs goes on.",
     ),
     "Resume": MethodSpec(call=ResumeCall, reply=PauseReply, doc="Has dispatching go on."),
+    "Reload": MethodSpec(
+        call=ReloadCall,
+        reply=ReloadReply,
+        lasts=True,
+        doc="Reads the configuration anew; with mistakes the old one stays in force.",
+    ),
     "Shutdown": MethodSpec(
         call=ShutdownCall,
         reply=ShutdownReply,

@@ -86,7 +86,7 @@ class FakeWorld:
         del self._fake.active[key]
 
     def close(self, key: str, outcome: IssueState) -> None:
-        self._fake.close(key, outcome)
+        self._fake.put_away(key, outcome)
 
     def outcomes(self) -> list[tuple[str, str]]:
         return sorted(
@@ -154,6 +154,22 @@ async def test_an_issue_reads_back_as_it_is_now_ready_or_claimed(world):
     assert await world.source.read(issue) == issue
     await world.source.claim(issue)
     assert await world.source.read(issue) == issue
+
+
+async def test_a_source_that_is_closed_can_be_written_back_to_and_listed_again(world):
+    world.put("AR-1", "First")
+    issue = await only(world.source)
+    await world.source.claim(issue)
+    for _ in range(2):
+        world.source.close()
+    assert await world.source.read(issue) == issue
+    await world.source.write_outcome(issue, note("AR-1"))
+    assert world.outcomes() == [("AR-1", "done")]
+    world.put("AR-2", "Second")
+    assert (await only(world.source)).key == "AR-2"
+    with trio.fail_after(5):
+        world.put("AR-3", "Third")
+        await world.source.wait_change()
 
 
 async def test_a_changed_issue_has_another_version(world):

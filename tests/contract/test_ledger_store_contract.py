@@ -5,7 +5,14 @@ import pytest
 from factoryd.adapters.faults import Act, Fault, FaultyStore
 from factoryd.adapters.sqlite_store import SqliteStore
 from factoryd.core.errors import IllegalFact
-from factoryd.core.events import AnyFact, DaemonStarted, Entry
+from factoryd.core.events import (
+    AnyFact,
+    AttemptStarted,
+    DaemonStarted,
+    Entry,
+    IssueClaimed,
+    RunStarting,
+)
 from factoryd.core.registry import Draft, Registry
 from tests.fakes.ledger_store import FakeStore
 from tests.unit.samples import (
@@ -158,6 +165,17 @@ def test_facts_are_read_from_a_number_on_in_parts_and_by_issue_in_any_spelling(o
     assert [one.seq for one in store.read_facts(0, 10, "Ar-1")] == [1, 3, 5]
     assert [one.seq for one in store.read_facts(1, 1, "AR-1")] == [3]
     assert store.read_facts(5, 10, None) == []
+
+
+def test_the_newest_facts_of_some_kinds_are_read_backwards_and_in_parts(opened):
+    store = opened()
+    store.append([entry(fact) for fact in (claimed("AR-1"), run_starting(), claimed("AR-2"))])
+    store.append([entry(fact) for fact in (attempt_started(), run_starting("second"))])
+    wanted = [IssueClaimed, RunStarting]
+    assert [one.seq for one in store.read_newest(wanted, 99, 10)] == [5, 3, 2, 1]
+    assert [one.seq for one in store.read_newest(wanted, 5, 2)] == [3, 2]
+    assert store.read_newest([AttemptStarted], 5, 1)[0].fact == attempt_started()
+    assert store.read_newest(wanted, 1, 10) == store.read_newest([], 99, 10) == []
 
 
 def test_forgetting_drops_facts_of_those_issues_up_to_a_number_and_of_old_daemons(opened):

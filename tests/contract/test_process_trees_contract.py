@@ -104,7 +104,7 @@ class Lab:
 async def wait_text(path: str, text: str) -> None:
     """Return once a file has this text in it."""
     with trio.fail_after(10):
-        while text not in await trio.Path(path).read_text():  # noqa: ASYNC110
+        while text not in await trio.Path(path).read_text():  # noqa: ASYNC110  a program of its own tells
             await trio.sleep(0.002)
 
 
@@ -227,7 +227,7 @@ async def test_looking_at_a_tree_that_has_ended_does_not_cost_its_exit(lab):
     tree = await lab.start("escape", "exit:7")
     status = trio.Path(tree.place.directory, "status")
     with trio.fail_after(5):
-        while not await status.exists() or is_alive(tree.identity.pid):  # noqa: ASYNC110
+        while not await status.exists() or is_alive(tree.identity.pid):  # noqa: ASYNC110  a program of its own tells
             await trio.sleep(0.002)
     for _ in range(3):
         assert tree.usage().processes == 1
@@ -472,7 +472,7 @@ async def test_the_signal_goes_round_in_the_order_asked_for(lab, order, monkeypa
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tree.terminate, StopPolicy(order=order))
         with trio.fail_after(10):
-            while len(sent) < 5:  # noqa: ASYNC110
+            while len(sent) < 5:  # noqa: ASYNC110  threads send them
                 await trio.sleep(0.002)
         nursery.cancel_scope.cancel()
     assert len(line) == 5
@@ -542,6 +542,20 @@ async def test_an_adopted_tree_is_the_same_tree(lab):
     assert report.signals == ("SIGTERM",)
     assert_emptied(report, second)
     assert await first.wait_exit() == Exit(status=143)
+
+
+@everywhere
+async def test_a_stop_that_was_begun_is_known_to_who_takes_the_tree_over(lab):
+    first = await lab.start("ignore:TERM", "say:ready", "sleep")
+    with trio.move_on_after(0.1):
+        await first.terminate(POLICY)
+    second = await lab.make_trees().adopt(first.place, first.identity)
+    with trio.fail_after(5):
+        ended = await second.wait_exit()
+    assert (ended.status, ended.stopped) == (None, True)
+    assert second.preview(POLICY).pids, "it runs"
+    assert_emptied(await second.kill(POLICY), second)
+    await first.wait_exit()  # its root was a child of ours
 
 
 @everywhere
@@ -757,7 +771,7 @@ async def test_a_process_that_had_stopped_itself_stays_stopped(lab):
     tree = await lab.start("tick", "say:ready", "stop")
     [agent] = list_children(tree.identity.pid)
     with trio.fail_after(20):
-        while state(agent) != "T":  # noqa: ASYNC110
+        while state(agent) != "T":  # noqa: ASYNC110  the kernel announces no states
             await trio.sleep(0.002)
     await tree.freeze()
     before = lab.output(tree)

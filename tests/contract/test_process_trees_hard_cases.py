@@ -66,7 +66,7 @@ def assert_untouched(pid):
 
 async def wait_state(pid, state):
     with trio.fail_after(10):
-        while (stat := read_stat(pid)) is None or stat.state != state:  # noqa: ASYNC110
+        while (stat := read_stat(pid)) is None or stat.state != state:  # noqa: ASYNC110  the kernel announces no states
             await trio.sleep(0.002)
 
 
@@ -430,7 +430,7 @@ async def test_a_tree_5000_deep_and_one_5000_wide_are_ended(lab, tmp_path, shape
     command = Command(argv=words, env={"PATH": os.defpath}, cwd=str(tmp_path))
     tree = await lab.trees.start(lab.place(), command)
     with trio.fail_after(60):
-        while "ready" not in lab.output(tree):  # noqa: ASYNC110
+        while "ready" not in lab.output(tree):  # noqa: ASYNC110  a program of its own tells
             await trio.sleep(0.01)
     report = await stop(tree, grace_s)
     for _ in range(5):  # a machine under load may need more than one bound for so many

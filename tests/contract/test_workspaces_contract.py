@@ -20,11 +20,11 @@ async def make_worktrees(path: Path) -> Workspaces:
     for arguments in (["init", "-q"], [*who, "commit", "-q", "--allow-empty", "-m", "first"]):
         repo.mkdir(exist_ok=True)
         await trio.run_process(["git", "-C", str(repo), *arguments])
-    return LocalWorkspaces({"r": RepoConfig(path=str(repo))}, path, os.environ)
+    return LocalWorkspaces(lambda: {"r": RepoConfig(path=str(repo))}, path, os.environ)
 
 
 async def make_directories(path: Path) -> Workspaces:
-    return LocalWorkspaces({"r": RepoConfig(workspace="directory")}, path, os.environ)
+    return LocalWorkspaces(lambda: {"r": RepoConfig(workspace="directory")}, path, os.environ)
 
 
 async def make_fake(path: Path) -> Workspaces:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from factoryd.core.config import Config
+from factoryd.core.config import Config, SourceConfig
 from factoryd.core.events import AnyFact, kind_of
 from factoryd.core.model import Command, Exit, Issue, IssueState, TreePlace
 from factoryd.core.records import IssueRecord
@@ -17,15 +17,19 @@ from factoryd.flow.agent_runner import AgentRunner
 from factoryd.flow.ledger import Ledger
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.recovery import Reaper
+from factoryd.flow.reloading import Reloader
 from factoryd.flow.scheduler import Scheduler
+from factoryd.flow.settings import Settings
 from factoryd.flow.shop import Shop
 from factoryd.flow.slots import Slots
-from factoryd.flow.source_follower import SourceFollower
+from factoryd.flow.sources import Sources
+from factoryd.ports import IssueSource
 from tests.fakes.clock import TrioClock
 from tests.fakes.desk import FakeDesk
 from tests.fakes.follower import FakeFollower
 from tests.fakes.kinds import FakeKind
 from tests.fakes.ledger_store import FakeStore
+from tests.fakes.notifier import FakeNotifier
 from tests.fakes.source import FakeSource
 from tests.fakes.trees import FakeTrees, Life, Program, World
 from tests.fakes.workspaces import FakeWorkspaces
@@ -54,6 +58,20 @@ class Script:
         return programs[min(turn, len(programs) - 1)]
 
 
+class PulseList:
+    """The pulses of sources."""
+
+    def __init__(self) -> None:
+        self.pulses: list[Pulse] = []
+
+    def declare(self, name: str, max_silence_s: float) -> Pulse:
+        self.pulses.append(Pulse(name, max_silence_s))
+        return self.pulses[-1]
+
+    def forget(self, pulse: Pulse) -> None:
+        self.pulses.remove(pulse)
+
+
 class Daemon:
     """The parts of one daemon's life."""
 
@@ -63,6 +81,9 @@ class Daemon:
         self.trees = FakeTrees(factory.script, world)
         registry = Registry.replay(*factory.store.load())
         self.ledger = Ledger(factory.store, registry, factory.clock)
+        self.settings = Settings(config)
+        self.pulses = PulseList()
+        self.notifier = FakeNotifier()
         self.runner = AgentRunner(
             ledger=self.ledger,
             trees=self.trees,
@@ -72,24 +93,30 @@ class Daemon:
             clock=factory.clock,
         )
         running = sum(one.state in RUNNING for one in registry.issues.values())
+        self.sources = Sources(self.settings, self.ledger, self.pulses)
+        for source in factory.sources:
+            self.sources.add(source)
         self.shop = Shop(
-            config=config,
+            settings=self.settings,
             ledger=self.ledger,
             runner=self.runner,
-            sources={source.name: source for source in factory.sources},
+            sources=self.sources,
             workspaces=factory.workspaces,
             desk=factory.desk,
             clock=factory.clock,
             slots=Slots(config.factory.slots, taken=running),
             socket="/fake/control.sock",
         )
-        poll_s = config.factory.poll_interval
-        self.scheduler = Scheduler(
+        self.scheduler = Scheduler(self.shop, Pulse("scheduler", 30.0))
+        self.reloader = Reloader(
             self.shop,
-            [SourceFollower(one, poll_s, Pulse(one.name, 30.0)) for one in factory.sources],
-            Pulse("scheduler", 30.0),
+            self.scheduler,
+            self.notifier,
+            factory.read,
+            factory.make_source,
+            file="factoryd.toml",
         )
-        self.reaper = Reaper(config, self.ledger, self.trees, Pulse("reaper", 30.0))
+        self.reaper = Reaper(self.settings, self.ledger, self.trees, Pulse("reaper", 30.0))
         self.work = trio.CancelScope()
         self.kept = False
 
@@ -163,6 +190,18 @@ class Factory:
         self.workspaces = FakeWorkspaces(root)
         self.source = FakeSource()
         self.sources = [self.source]
+        self.file: Callable[[], Config] = lambda: self.config
+        """What a reload reads."""
+
+    def read(self) -> Config:
+        """Read the file as it is now."""
+        return self.file()
+
+    async def make_source(self, config: SourceConfig) -> IssueSource:
+        """Return a new source for a configured one."""
+        await trio.lowlevel.checkpoint()
+        self.sources.append(FakeSource(config.name))
+        return self.sources[-1]
 
     def put(self, key: str, **fields: object) -> Issue:
         """Make an issue ready in the first source."""

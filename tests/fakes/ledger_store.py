@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from factoryd.core.errors import IllegalFact, LedgerUnavailable
-from factoryd.core.events import Entry, Recorded, decode_fact, encode_fact
+from factoryd.core.events import Entry, Fact, Recorded, decode_fact, encode_fact
 from factoryd.core.records import same_issue
 
 
@@ -59,6 +59,12 @@ class FakeStore:
             if one.seq > since and (wanted is None or same_issue(one.fact.issue) == wanted)
         ]
         return found[:limit]
+
+    def read_newest(self, kinds: Sequence[type[Fact]], before: int, limit: int) -> list[Recorded]:
+        found = [
+            one for one in self.facts if one.seq < before and isinstance(one.fact, tuple(kinds))
+        ]
+        return found[::-1][:limit]
 
     def forget(self, issues: Sequence[str], up_to: int, daemon_before: float) -> None:
         self._refuse()

@@ -6,6 +6,7 @@ class FakeNotifier:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.watchdog_s = float("inf")
 
     def ready(self) -> None:
         self.said.append("ready")
@@ -13,8 +14,14 @@ class FakeNotifier:
     def status(self, text: str) -> None:
         self.said.append(f"status {text}")
 
+    def reloading(self) -> None:
+        self.said.append("reloading")
+
     def stopping(self) -> None:
         self.said.append("stopping")
+
+    def extend(self, seconds: float) -> None:
+        self.said.append(f"extend {seconds:g}")
 
     def alive(self) -> None:
         self.said.append("alive")

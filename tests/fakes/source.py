@@ -27,6 +27,7 @@ class FakeSource:
         self.outcomes: dict[str, list[OutcomeNote]] = {}
         self.calls: list[tuple[str, str]] = []
         self.failure: str | None = None
+        self.watching = False
         self.before: Callable[[str], trio.Event | None] = lambda _: None
         self._changed = trio.Event()
         self._version = 0
@@ -61,7 +62,7 @@ class FakeSource:
         self.closed.pop(key, None)
         self.touch()
 
-    def close(self, key: str, outcome: IssueState) -> None:
+    def put_away(self, key: str, outcome: IssueState) -> None:
         """End an issue as a person does, without being asked to."""
         place = self.active if key in self.active else self.ready
         self.ended[key] = place.pop(key)
@@ -75,6 +76,7 @@ class FakeSource:
     async def list_ready(self) -> Listing:
         self._changed = trio.Event()
         await self._begin("list_ready", "")
+        self.watching = True
         issues = tuple(issue for key, issue in self.ready.items() if key not in self.active)
         copies = tuple(key for key in self.ready if key in self.active)
         return Listing(issues=issues, problems=tuple(self.problems), copies=copies)
@@ -146,6 +148,9 @@ class FakeSource:
             )
         )
         return parsed.key
+
+    def close(self) -> None:
+        self.watching = False
 
     async def _begin(self, method: str, subject: str) -> None:
         self.calls.append((method, subject))

@@ -61,6 +61,8 @@ class Life:
         self.frozen_at: float | None = None
         self.thawed = trio.Event()
         self.sent: dict[int, list[str]] = {}
+        self.policy: StopPolicy | None = None
+        """How it was stopped last."""
         self.stopped = False
         """Whether it was signalled before its root ended."""
 
@@ -151,6 +153,9 @@ class FakeTree:
         if life is None:
             await trio.lowlevel.checkpoint()
             return Exit(status=None, reason=self._fault or "it never began")
+        if self._adopted and life.stopped:
+            await trio.lowlevel.checkpoint()
+            return Exit(status=None, reason="its stop was begun before", stopped=True)
         while life.exit is None and life.program.status is not None:
             with trio.move_on_at(life.ends_at) as scope:
                 await life.exited.wait()
@@ -160,8 +165,6 @@ class FakeTree:
                 life.end(life.program.status)
         await life.exited.wait()
         assert life.exit is not None
-        if self._adopted and life.stopped:
-            return Exit(status=None, reason="it was being stopped when it ended", stopped=True)
         return life.exit
 
     async def freeze(self) -> None:
@@ -192,6 +195,7 @@ class FakeTree:
         if life is None:
             skipped = (Skipped(pid=0, reason=self._fault),) if self._fault else ()
             return StopReport(skipped=skipped, took_s=trio.current_time() - began)
+        life.policy = policy
         life.signal("SIGKILL")
         if not life.program.survivors:
             life.end(137, children_too=True)

@@ -300,6 +300,7 @@ class Place:
         self.runtime = root / "r"
         self.socket = self.runtime / "control.sock"
         self.ready = root / "issues" / "ready"
+        self.program: tuple[str, ...] = ("-m", "factoryd")
 
     @property
     def log(self) -> str:
@@ -326,7 +327,7 @@ class Place:
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of `factoryd run` here."""
         return [
-            *(sys.executable, "-m", "factoryd", "run", "--config", str(self.config)),
+            *(sys.executable, *self.program, "run", "--config", str(self.config)),
             *("--state-dir", str(self.state), "--runtime-dir", str(self.runtime), *arguments),
         ]
 

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from factoryd.adapters.accounts import SystemAccounts
+from factoryd.adapters.listening import bind_control_socket
 from factoryd.core.config import AccessConfig
-from factoryd.daemon import bind_control_socket
 from factoryd.flow.control import ControlServer
 from factoryd.flow.pulse import Pulse
 from tests.fakes.trees import FakeTrees
@@ -23,6 +23,8 @@ DENIED = "org.varlink.service.PermissionDenied"
 READS: tuple[tuple[str, dict[str, object]], ...] = (
     ("Status", {}),
     ("Events", {}),
+    ("History", {}),
+    ("History", {"target": "A-1"}),
     ("Health", {}),
     ("Logs", {"target": "A-1"}),
 )
@@ -179,7 +181,7 @@ async def test_a_caller_whose_process_is_gone_may_only_look():
             _, (descriptor,), _, _ = socket.recv_fds(ours, 1, 1)
             server = ControlServer(
                 methods=Yes(),
-                access=AccessConfig(),
+                access=AccessConfig,
                 accounts=SystemAccounts(),
                 trees=FakeTrees(),
                 pulse=Pulse("control", 30),

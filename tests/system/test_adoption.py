@@ -3,91 +3,46 @@
 import json
 import sqlite3
 import subprocess
-import sys
-from collections import Counter
+import time
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from signal import SIGABRT, SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 import pytest
 import trio
 
+from factoryd.adapters.heartbeat_file import read_living
+from factoryd.adapters.pidfd import PidFd, Verdict, open_verified
 from factoryd.adapters.proc import read_stat
-from factoryd.adapters.sqlite_store import SqliteStore
 from factoryd.core.events import (
     AttemptEnded,
     AttemptStarted,
     DaemonStarted,
+    IssueEscalated,
     RunEmptied,
     RunExited,
     RunResult,
     RunStarting,
 )
+from factoryd.core.heartbeat import Heartbeat
+from factoryd.core.model import ProcessIdentity
 from tests.conftest import empty
-from tests.system.daemons import Daemon, a_place, eventually
+from tests.system.daemons import a_place, configuration, eventually
+from tests.system.fleets import (
+    SECTIONS,
+    check_fifty_notice_nothing,
+    check_forwarded,
+    counting,
+    forward,
+    is_started,
+    let_end,
+    next_daemon,
+    of_kind,
+    processes,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(120)]
-
-FIFTY = [f"A-{n}" for n in range(10, 60)]
-MANY = 'slots = 60\npoll_interval = "1s"'
-WITHIN_A_SECOND_S = 1.0
-
-ENDS = {
-    "A-10": ("exit:0", 0),
-    "A-11": ("exit:3", 3),
-    "A-12": ("exit:10", 10),
-    "A-13": ("exit:75", 75),
-    "A-14": ("die:TERM", 143),
-    "A-15": ("die:KILL", 137),
-    "A-16": ("die:SEGV", 139),
-}
-"""How the agents of some issues end, and the status that a shell would give for it."""
-
-
-def counting(key, end="exit:0"):
-    """Return a script that prints numbered lines until its issue's file is there, and ends."""
-    return f"exec $PYTHON -IS $AGENT count:../go-{key} {end}"
-
-
-def let_end(place, *keys):
-    for key in keys:
-        (place.root / f"go-{key}").touch()
-
-
-def processes(place):
-    """Return every process of every agent, with the moment it began."""
-    procs = place.cgroup.glob("agents/**/cgroup.procs")
-    pids = [int(pid) for each in procs for pid in each.read_text().split()]
-    return {stat.pid: stat.start_ticks for stat in map(read_stat, pids) if stat is not None}
-
-
-def output(place, agent, key):
-    return (place.state / "runs" / key / agent["run"] / "output").read_text()
-
-
-def lasting(status):
-    """Return what a daemon's death must not change, by issue."""
-    names = ("name", "role", "run", "pid", "resumes", "session", "started_at", "state")
-    return {
-        issue["key"]: (
-            [issue[name] for name in ("state", "attempt", "round", "stage", "since")],
-            [[agent[name] for name in names] for agent in issue["agents"]],
-        )
-        for issue in status["issues"]
-    }
-
-
-def owned(status):
-    """Return the issues whose agents the daemon has in hand: only of these it can tell the usage."""
-    return [
-        issue["key"]
-        for issue in status["issues"]
-        if issue["state"] == "running"
-        and all(agent["pid"] and agent["processes"] for agent in issue["agents"])
-    ]
 
 
 async def kill(daemon):
@@ -95,115 +50,44 @@ async def kill(daemon):
     assert await daemon.wait() == -SIGKILL
 
 
-def waited_for_cpu_s(pid):
-    """Return how long a process's main thread could have run and had no CPU (sched-stats.rst)."""
-    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
-
-
-def followed(place):
-    """Return when the output of each run was last passed on."""
-    return {path: path.stat().st_mtime_ns for path in place.state.glob("runs/*/*/followed")}
-
-
-@asynccontextmanager
-async def next_daemon(place, count):
-    """Run a daemon; yields it, and the seconds until it had so many agents, which print, as its own.
-
-    They count from before its process exists until `Status` has answered; the first to know is the
-    output of each agent, as it is passed on again. Only waits for a CPU that others had are taken
-    off, so that the answer is the same on a busy machine.
-    """
-    before = followed(place).items()
-    began = trio.current_time()
-    async with place.daemon() as daemon:
-        await place.wait_for(lambda: len(followed(place).items() - before) == count)
-        status = await daemon.status()
-        took_s = trio.current_time() - began - waited_for_cpu_s(daemon.pid)
-        assert len(owned(status)) == status["daemon"]["adopted_runs"] == count
-        yield daemon, took_s
-
-
-def facts_of(place):
-    store = SqliteStore(place.state / "ledger.sqlite", read_only=True)
-    try:
-        return store.read_facts(0, 100_000, None)
-    finally:
-        store.close()
-
-
-def of_kind(place, kind):
-    return [one for one in facts_of(place) if isinstance(one.fact, kind)]
-
-
 # ------------------------------------------------------------------------------------ fifty agents
 
 
+@asynccontextmanager
+async def killed(daemon):
+    await kill(daemon)
+    yield
+
+
 async def test_fifty_agents_notice_nothing_of_their_daemons_deaths():
-    """They are owned again within a second of the next daemon's start, the quickest of three."""
-    with a_place(factory=MANY, dispatch='error_cooldown = "60s"') as place:
-        async with place.daemon() as first:
-            for key in FIFTY:
-                place.put(key, counting(key, ENDS.get(key, ("exit:0",))[0]))
-            for key in FIFTY:
-                agent = (await first.wait_issue(key, "running", when=is_started))["agents"][0]
-                await place.wait_for(partial(is_counting, place, key, agent))
-            before, alive = await first.status(), processes(place)
-            assert len(alive) == 2 * len(FIFTY)
-            await kill(first)
-        times = []
-        for _ in range(3):
-            async with next_daemon(place, len(FIFTY)) as (daemon, took_s):
-                times.append(took_s)
-                assert lasting(await daemon.status()) == lasting(before)
-                assert processes(place) == alive
-                await kill(daemon)
-        assert min(times) <= WITHIN_A_SECOND_S, times
-
-        let_end(place, *ENDS)
-        runs = {issue["key"]: issue["agents"][0] for issue in before["issues"]}
-        for key in ENDS:  # while nobody looks
-            status = place.state / "runs" / key / runs[key]["run"] / "status"
-            await place.wait_for(status.exists)
-        async with place.daemon() as last:
-            await eventually(lambda: has_noted(last, len(ENDS)))
-            exits = {one.fact.issue: one.fact.exit.status for one in of_kind(place, RunExited)}
-            assert exits == {key: status for key, (_, status) in ENDS.items()}
-            states = {one["key"]: one["state"] for one in (await last.status())["issues"]}
-            assert (states["A-10"], states["A-11"], states["A-13"]) == (
-                "done",
-                "parked",
-                "cooldown",
-            )
-            assert Counter(states.values())["running"] == len(FIFTY) - len(ENDS)
-
-            killed = (await last.call("Kill", targets=["A-20", "a-21-w"]))["agents"]
-            assert {one["agent"]: one["emptied"] for one in killed} == {
-                "a-20-w": True,
-                "a-21-w": True,
-            }
-            killed = (await last.call("Kill", all=True))["agents"]
-            assert [one for one in killed if not one["emptied"]] == []
-            assert place.survivors() == []
-        starts = Counter(one.fact.issue for one in of_kind(place, RunStarting))
-        assert starts == dict.fromkeys(FIFTY, 1)
-        for key, agent in runs.items():
-            lines = output(place, agent, key).splitlines()
-            assert lines == [f"line {number}" for number in range(len(lines))]
+    with a_place(**SECTIONS) as place:
+        await check_fifty_notice_nothing(place, killed)
 
 
-def is_counting(place, key, agent):
-    path = place.state / "runs" / key / agent["run"] / "output"
-    return path.exists() and b"line 3" in path.read_bytes()
+@asynccontextmanager
+async def hung_and_killed(daemon):
+    """Have a daemon hang at an escalation, and end it as a watchdog does: as who it is, by SIGABRT."""
+    place = daemon.place
+    count = len(of_kind(place, IssueEscalated))
+    place.put(f"H-{count}", "exit 0", repo="nowhere")
+    await place.wait_for(lambda: len(of_kind(place, IssueEscalated)) > count)
+    await eventually(partial(is_hung, daemon))
+    beat = read_living(place.runtime / "heartbeat")
+    assert isinstance(beat, Heartbeat), beat
+    process = open_verified(
+        ProcessIdentity(pid=beat.pid, start_ticks=beat.start_ticks, boot_id=beat.boot_id)
+    )
+    assert isinstance(process, PidFd), process
+    with process:
+        assert process.send(SIGABRT) is Verdict.SENT
+    assert await daemon.wait() == -SIGABRT
+    yield
 
 
-def is_started(issue):
-    return bool(issue["agents"]) and issue["agents"][0]["pid"] is not None
-
-
-async def has_noted(daemon, count):
-    facts = (await daemon.call("Events"))["facts"]
-    settled = [fact for fact in facts if fact["kind"] == "attempt-ended"]
-    return len(settled) == count
+async def test_fifty_agents_notice_nothing_of_a_hung_daemon_that_its_watchdog_kills():
+    with a_place(**SECTIONS) as place:
+        hang = "hang:issue-escalated"
+        await check_fifty_notice_nothing(place, hung_and_killed, FACTORYD_FAULT=hang)
 
 
 # ---------------------------------------------------------------------------------- hung daemons
@@ -231,13 +115,13 @@ async def test_the_agents_of_a_hung_daemon_are_adopted_when_its_watchdog_has_kil
             outputs = [place.state / "runs" / key for key in keys]
             await place.wait_for(lambda: all(has_printed(each) for each in outputs))
             if fault is not None:
-                assert await is_hung(first)
+                await eventually(partial(is_hung, first))
             alive = processes(place)
             for number in signals:
                 first.signal(number)
             assert await first.wait() == -ends_by
             assert processes(place) == alive
-        async with next_daemon(place, len(keys)) as (second, _):
+        async with next_daemon(place, keys) as (second, _):
             assert processes(place) == alive
             let_end(place, *keys)
             for key in keys:
@@ -250,10 +134,37 @@ def has_printed(runs):
 
 
 async def is_hung(daemon):
-    with trio.move_on_after(0.5):
+    with trio.move_on_after(0.3):
         await daemon.status()
         return False
     return True
+
+
+# ------------------------------------------------------------------------------- unfinished stops
+
+
+@pytest.mark.parametrize("containment", ["cgroup", "subreaper"])
+async def test_a_stop_that_a_daemon_did_not_live_to_finish_is_finished_by_the_next_one(containment):
+    """The agent has had the signal, and would go on and end well: nobody waits for that."""
+    factory = f'containment = "{containment}"'
+    with a_place(factory=factory, stop='grace = "60s"') as place:
+        deaf = "exec $PYTHON $AGENT ignore:TERM say:up count:../go-A-1"
+        place.put("A-1", f"if [ -e ../again ]; then exit 0; fi; touch ../again; {deaf}")
+        async with place.daemon() as first:
+            agent = await first.wait_running("A-1")
+            first.signal(SIGTERM)
+            noted = place.state / "runs" / "A-1" / agent["run"] / "stopping"
+            await place.wait_for(noted.exists)
+            await kill(first)
+        place.config.write_text(configuration(factory=factory, stop='grace = "300ms"'))
+        async with place.daemon() as second:
+            await second.wait_issue("A-1", "done")
+        emptied = [one.fact for one in of_kind(place, RunEmptied)]
+        assert [one.result for one in emptied] == [RunResult.STOPPED, RunResult.SUCCEEDED]
+        assert emptied[0].run == agent["run"]
+        assert emptied[0].report.emptied
+        assert [one.fact.run for one in of_kind(place, RunExited)] == [emptied[1].run]
+        assert len(of_kind(place, AttemptStarted)) == 1
 
 
 # -------------------------------------------------------------------------- budgets and deadlines
@@ -291,7 +202,7 @@ async def test_the_time_limit_of_an_attempt_counts_from_its_start_whoever_watche
             await first.wait_issue("A-1", "running", when=is_started)
             await kill(first)
         began = of_kind(place, AttemptStarted)[0].at
-        await trio.sleep(began + dead_until_s - datetime.now().astimezone().timestamp())
+        await trio.sleep(max(0.0, began + dead_until_s - time.time()))
         async with place.daemon() as second:
             issue = await second.wait_issue("A-1", "parked")
             assert "time limit" in issue["reason"]
@@ -315,74 +226,24 @@ async def test_a_cooldown_goes_on_as_if_nothing_had_happened():
 
 # ----------------------------------------------------------------------------------------- output
 
-FORWARDING = """
-import json, os, signal, sys
-from factoryd import __main__ as program
-
-class FileJournal:
-    dropped = 0
-    def __init__(self, path, most):
-        self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        self.left = most
-    def send(self, fields):
-        if "FACTORY_OFFSET" not in fields:
-            sys.stderr.write(fields["MESSAGE"] + chr(10))
-            return
-        names = ("FACTORY_RUN", "FACTORY_OFFSET", "MESSAGE")
-        os.write(self.file, json.dumps([fields[name] for name in names]).encode() + bytes([10]))
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-path, most, *arguments = sys.argv[1:]
-program.connect_journal = lambda environ: FileJournal(path, int(most))
-sys.exit(program.main(arguments))
-"""
-"""A daemon whose journal is a file; it is killed at once when so many lines of agents are in it."""
-
 
 @asynccontextmanager
 async def forwarding(place, most=0, **environment):
     """Run a daemon that forwards what agents print to a file; what ends it is the test's affair."""
-    journal = [str(place.root / "journal"), str(most)]
-    arguments = place.command()[3:]
-    with (place.root / "log").open("ab") as log:
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-c", FORWARDING, *journal, *arguments],
-            env=place.environment(**environment),
-            cwd=place.root,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+    forward(place, most)
+    daemon = await place.start(**environment)
     try:
-        yield Daemon(place, process)
+        yield daemon
     finally:
         with trio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
-
-def check_forwarded(place, *keys):
-    """See that every line came, each at its offset; return how many came more than once."""
-    forwarded = [json.loads(line) for line in (place.root / "journal").read_text().splitlines()]
-    repeated = 0
-    for key in keys:
-        for directory in (place.state / "runs" / key).iterdir():
-            mine = [(offset, text) for run, offset, text in forwarded if run == directory.name]
-            repeated += len(mine) - len(set(mine))
-            expected, end = [], 0
-            for line in (directory / "output").read_bytes().splitlines(keepends=True):
-                end += len(line)
-                expected.append((end, line.decode().rstrip("\n")))
-            assert sorted(set(mine)) == expected, directory
-    return repeated
+            if daemon.process.returncode is None:
+                daemon.process.kill()
+            await daemon.process.wait()
 
 
 async def test_no_line_is_lost_and_one_that_is_repeated_has_the_same_offset():
     keys = ["A-1", "A-2", "A-3"]
-    with a_place(output="journal = true") as place:
+    with a_place(output="journal = true\njournal_rate = 0") as place:
         for key in keys:
             place.put(key, counting(key))
         for most in (20, 1, 50):
@@ -410,7 +271,7 @@ def check_log(place, key, log):
 @pytest.mark.parametrize("kind", ["run-exited", "run-emptied"])
 @pytest.mark.parametrize("act", ["die-before", "die-after"])
 async def test_what_an_agent_prints_last_is_not_lost_wherever_the_daemon_dies(act, kind):
-    with a_place(output="journal = true") as place:
+    with a_place(output="journal = true\njournal_rate = 0") as place:
         place.put("A-1", "seq 3000; sleep 0.05; seq 3000; printf unfinished")
         async with forwarding(place, FACTORYD_FAULT=f"{act}:{kind}") as first:
             assert await first.wait() == -SIGKILL

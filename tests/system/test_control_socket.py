@@ -16,8 +16,8 @@ import trio
 import trio.testing
 from typing_extensions import override
 
+from factoryd.adapters.listening import bind_control_socket
 from factoryd.core.config import AccessConfig
-from factoryd.daemon import bind_control_socket
 from factoryd.flow.control import Bounds, ControlServer
 from factoryd.flow.pulse import Pulse
 from factoryd.wire.answers import LineView
@@ -47,7 +47,9 @@ def issue_text(key, script="exit 0"):
 async def test_status_shows_the_daemon_and_what_it_works_on():
     async with a_daemon() as daemon:
         daemon.place.put("A-1", play())
-        await daemon.wait_issue("A-1", "running", when=lambda one: one["agents"][0]["processes"])
+        await daemon.wait_issue(
+            "A-1", "running", when=lambda one: any(a["processes"] for a in one["agents"])
+        )
         status = await daemon.status()
     assert status["daemon"]["pid"] == daemon.pid
     assert status["daemon"]["state"] == "running"
@@ -630,7 +632,7 @@ async def a_server(path, *, accounts=None, trees=None, **bounds):
     pulse = Pulse("control", 30)
     server = ControlServer(
         methods=Echo(),
-        access=AccessConfig(),
+        access=AccessConfig,
         accounts=accounts or Accounts(),
         trees=trees or FakeTrees(),
         pulse=pulse,
@@ -784,7 +786,7 @@ async def test_too_many_open_files_end_nothing(path, caplog):
             fill = [os.dup(0) for _ in range(highest + 1 - len(os.listdir("/proc/self/fd")) + 1)]
             waiting.connect(str(path))
             with trio.fail_after(5):
-                while "could not be accepted" not in caplog.text:  # noqa: ASYNC110
+                while "could not be accepted" not in caplog.text:  # noqa: ASYNC110  the log tells nobody
                     await trio.sleep(0.01)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -6,7 +6,7 @@ of one of its facts, and then with one that is not: the outcome is that of a lif
 
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from signal import SIGKILL
 
@@ -187,11 +187,11 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     """Every kind of fact it takes, and how often."""
     visits: dict[type, tuple[int, ...]]
     """Around which of them its daemon is killed; the rest is as in other lives."""
-    starts: tuple[str, ...]
+    starts: tuple[str, ...] = ("a-1-w 1 1",)
     """Agent, attempt and round of every run, in order."""
-    attempts: tuple[str, ...]
-    ends_in: str
-    state: str
+    attempts: tuple[str, ...] = ("succeeded",)
+    ends_in: str = "done"
+    state: str = "done"
     person: Person = nobody
     arguments: tuple[str, ...] = ("--once",)
     before: Callable[[Place], Awaitable[None]] = leave
@@ -199,21 +199,23 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     sections: dict[str, str] = {}
 
 
-def frame(**more: int) -> dict[type, int]:
-    """Return what facts there are in every life, and some more, by the names of their classes."""
-    classes = {kind.__name__: kind for kind in KINDS}
-    base = {"DaemonStarted": 1, "ConfigurationLoaded": 1, "DaemonStopped": 1, "IssueLeftReady": 1}
-    return {classes[name]: count for name, count in {**base, **more}.items()}
+RUN = (RunStarting, RunStarted, RunExited, RunEmptied)
+ATTEMPT = (AttemptStarted, StageStarted, AttemptEnded)
+DAEMON = (DaemonStarted, ConfigurationLoaded, DaemonStopped)
+ORDINARY = (*DAEMON, IssueClaimed, IssueLeftReady, *ATTEMPT, *RUN, IssueDone, OutcomeWritten)
+"""The facts of an issue that is done by the first run of its first attempt: one of each."""
+
+
+def ordinary(but: Mapping[int, Iterable[type]]) -> dict[type, int]:
+    """Return the facts of an ordinary life, but for those kinds of which it has another number."""
+    other = {kind: number for number, kinds in but.items() for kind in kinds}
+    numbers: dict[type, int] = dict.fromkeys(ORDINARY, 1) | other
+    return {kind: number for kind, number in numbers.items() if number}
 
 
 def around(*kinds: type, numbers: tuple[int, ...] = (1,)) -> dict[type, tuple[int, ...]]:
     """Return where to die: around the facts of these kinds with these numbers."""
     return dict.fromkeys(kinds, numbers)
-
-
-def runs(count: int) -> dict[str, int]:
-    """Return the facts of runs that end by themselves."""
-    return dict.fromkeys(("RunStarting", "RunStarted", "RunExited", "RunEmptied"), count)
 
 
 IN_THE_WAY = "issues/done/A-1.md.outcome.json"
@@ -224,59 +226,28 @@ ln -s /bin/sh ../keepme
 """
 """Leave a protected process behind."""
 
-RUN = (RunStarting, RunStarted, RunExited, RunEmptied)
-
-ENDED_EARLY = frame(
-    **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "StageStarted"), 1),
-    **dict.fromkeys(("RunStarting", "RunStarted", "RunEmptied", "IssueStopping"), 1),
-    OutcomeWritten=1,
-)
-"""The facts of an issue that is ended while its first agent runs, but for its end."""
-
 LIVES = {
     "reviewed": Life(
         script="[ $FACTORY_ROLE$FACTORY_ROUND = reviewer1 ] && exit 10; exit 0",
         more={"recipe": "pair"},
-        facts=frame(
-            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
-            **runs(4),
-            StageStarted=4,
-            OutcomeWritten=1,
-        ),
+        facts=ordinary({4: (StageStarted, *RUN)}),
         visits=around(*RUN, numbers=(2, 4))
         | around(StageStarted, numbers=(2, 3))
         | around(DaemonStarted, ConfigurationLoaded, IssueClaimed, AttemptStarted)
         | around(AttemptEnded, IssueDone, OutcomeWritten, IssueLeftReady, DaemonStopped),
         starts=("a-1-w 1 1", "a-1-r 1 1", "a-1-w 1 2", "a-1-r 1 2"),
-        attempts=("succeeded",),
-        ends_in="done",
-        state="done",
     ),
     "resumed": Life(
         script="[ -e ../again ] && exit 0; touch ../again; exit 3",
         sections={"resume": 'max_resumes = 1\ndelay = "20ms"'},
-        facts=frame(
-            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
-            **runs(2),
-            StageStarted=1,
-            OutcomeWritten=1,
-        ),
+        facts=ordinary({2: RUN}),
         visits=around(*RUN, numbers=(1, 2)),
         starts=("a-1-w 1 1", "a-1-w 1 1"),
-        attempts=("succeeded",),
-        ends_in="done",
-        state="done",
     ),
     "parked": Life(
         script="exit 1",
         sections={"dispatch": "max_attempts = 2"},
-        facts=frame(
-            **dict.fromkeys(("AttemptStarted", "AttemptEnded", "StageStarted"), 2),
-            **runs(2),
-            IssueClaimed=1,
-            IssueParked=1,
-            OutcomeWritten=1,
-        ),
+        facts=ordinary({0: (IssueDone,), 1: (IssueParked,), 2: (*ATTEMPT, *RUN)}),
         visits={AttemptStarted: (2,), AttemptEnded: (1, 2), IssueParked: (1,)},
         starts=("a-1-w 1 1", "a-1-w 2 1"),
         attempts=("failed", "failed"),
@@ -285,25 +256,16 @@ LIVES = {
     ),
     "deferred": Life(
         script="[ -e ../again ] && exit 0; touch ../again; exit 75",
-        facts=frame(
-            **dict.fromkeys(("AttemptStarted", "AttemptEnded", "StageStarted"), 2),
-            **runs(2),
-            IssueClaimed=1,
-            IssueDone=1,
-            OutcomeWritten=1,
-        ),
+        facts=ordinary({2: (*ATTEMPT, *RUN)}),
         visits={AttemptStarted: (2,), AttemptEnded: (1,)},
         starts=("a-1-w 1 1", "a-1-w 1 1"),
         attempts=("deferred", "succeeded"),
-        ends_in="done",
-        state="done",
     ),
     "killed": Life(
         script="sleep 600",
         person=kill_it,
-        facts=ENDED_EARLY | frame(IssueCancelled=1),
+        facts=ordinary({0: (RunExited, IssueDone), 1: (IssueStopping, IssueCancelled)}),
         visits=around(RunStarted, IssueStopping, RunEmptied, AttemptEnded, IssueCancelled),
-        starts=("a-1-w 1 1",),
         attempts=("cancelled",),
         ends_in="cancelled",
         state="cancelled",
@@ -311,7 +273,7 @@ LIVES = {
     "released": Life(
         script="sleep 600",
         person=release_it,
-        facts=ENDED_EARLY | frame(IssueDone=1),
+        facts=ordinary({0: (RunExited,), 1: (IssueStopping,)}),
         visits=around(IssueStopping, RunEmptied, IssueDone, OutcomeWritten),
         starts=("a-1-w 1 1",),
         attempts=("cancelled",),
@@ -321,7 +283,7 @@ LIVES = {
     "put away": Life(
         script="sleep 600",
         person=put_it_away,
-        facts=ENDED_EARLY | frame(IssueDone=1),
+        facts=ordinary({0: (RunExited,), 1: (IssueStopping,)}),
         visits=around(IssueStopping, AttemptEnded, IssueDone, OutcomeWritten),
         starts=("a-1-w 1 1",),
         attempts=("cancelled",),
@@ -332,12 +294,7 @@ LIVES = {
         script=f"mkdir ../{IN_THE_WAY}",
         person=kill_it_late,
         arguments=(),
-        facts=frame(
-            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
-            **dict.fromkeys(("IssueStopping", "IssueCancelled", "OutcomeWritten"), 1),
-            **runs(1),
-            StageStarted=1,
-        ),
+        facts=ordinary({1: (IssueStopping, IssueCancelled)}),
         visits=around(IssueStopping, IssueCancelled),
         starts=("a-1-w 1 1",),
         attempts=("succeeded",),
@@ -347,7 +304,7 @@ LIVES = {
     "escalated": Life(
         script="exit 0",
         more={"repo": "nowhere"},
-        facts={DaemonStarted: 1, ConfigurationLoaded: 1, IssueEscalated: 1, DaemonStopped: 1},
+        facts=dict.fromkeys((*DAEMON, IssueEscalated), 1),
         visits=around(IssueEscalated, DaemonStopped),
         starts=(),
         attempts=(),
@@ -358,51 +315,31 @@ LIVES = {
         script="exit 0",
         person=bring_back,
         arguments=(),
-        facts=frame(
-            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 2),
-            **runs(2),
-            IssueReopened=1,
-            StageStarted=2,
-            OutcomeWritten=2,
-        )
-        | {IssueLeftReady: 2},
+        facts=ordinary({1: (IssueReopened,), 2: set(ORDINARY) - set(DAEMON)}),
         visits={IssueReopened: (1,), IssueClaimed: (2,), IssueLeftReady: (2,)},
         starts=("a-1-w 1 1", "a-1-w 1 1"),
         attempts=("succeeded", "succeeded"),
-        ends_in="done",
-        state="done",
     ),
     "handed off": Life(
         script=KEEP,
         person=let_go,
         arguments=(),
-        facts=frame(
-            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
-            **dict.fromkeys(("RunStarting", "RunStarted", "RunExited", "StageStarted"), 1),
-            HandoffMade=1,
-            HandoffCleared=1,
-            OutcomeWritten=1,
-        ),
+        facts=ordinary({0: (RunEmptied,), 1: (HandoffMade, HandoffCleared)}),
         visits=around(RunExited, HandoffMade, HandoffCleared),
-        starts=("a-1-w 1 1",),
-        attempts=("succeeded",),
-        ends_in="done",
-        state="done",
     ),
     "collided": Life(
         script=f"{KEEP}exit 1",
         sections={"dispatch": "max_attempts = 2"},
         person=let_go_of_the_name,
         arguments=(),
-        facts=frame(
-            **dict.fromkeys(("AttemptStarted", "AttemptEnded", "StageStarted"), 2),
-            **dict.fromkeys(("RunStarting", "RunStarted", "RunExited", "NameCollided"), 1),
-            **dict.fromkeys(("IssueClaimed", "IssueParked", "OutcomeWritten"), 1),
-            HandoffMade=1,
-            HandoffCleared=1,
+        facts=ordinary(
+            {
+                0: (RunEmptied, IssueDone),
+                1: (HandoffMade, HandoffCleared, NameCollided, IssueParked),
+                2: ATTEMPT,
+            }
         ),
         visits=around(NameCollided),
-        starts=("a-1-w 1 1",),
         attempts=("failed", "failed"),
         ends_in="failed",
         state="parked",
@@ -410,64 +347,31 @@ LIVES = {
     "frozen": Life(
         script="until [ -e ../thawed ]; do sleep 0.02; done",
         person=freeze_and_thaw,
-        facts=frame(
-            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
-            **dict.fromkeys(("IssueFrozen", "IssueThawed", "StageStarted", "OutcomeWritten"), 1),
-            **runs(1),
-        ),
+        facts=ordinary({1: (IssueFrozen, IssueThawed)}),
         visits=around(IssueFrozen, IssueThawed),
-        starts=("a-1-w 1 1",),
-        attempts=("succeeded",),
-        ends_in="done",
-        state="done",
     ),
     "paused": Life(
         script="until [ -e ../resumed ]; do sleep 0.02; done",
         person=pause_and_resume,
-        facts=frame(
-            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
-            **dict.fromkeys(("FactoryPaused", "FactoryResumed"), 1),
-            **dict.fromkeys(("StageStarted", "OutcomeWritten"), 1),
-            **runs(1),
-        ),
+        facts=ordinary({1: (FactoryPaused, FactoryResumed)}),
         visits=around(FactoryPaused, FactoryResumed),
-        starts=("a-1-w 1 1",),
-        attempts=("succeeded",),
-        ends_in="done",
-        state="done",
     ),
     "rerouted": Life(
         script="exit 0",
         before=change_once_claimed,
-        facts=frame(
-            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
-            **runs(2),
-            IssueRerouted=1,
-            StageStarted=2,
-            OutcomeWritten=1,
-        )
-        | {DaemonStarted: 2, ConfigurationLoaded: 2},
+        facts=ordinary(
+            {1: (IssueRerouted,), 2: (DaemonStarted, ConfigurationLoaded, StageStarted, *RUN)}
+        ),
         visits=around(IssueRerouted),
         starts=("a-1-w 1 1", "a-1-r 1 1"),
-        attempts=("succeeded",),
-        ends_in="done",
-        state="done",
     ),
     "withheld": Life(
         script="sed -i 's/^labels: .*//' ../issues/active/A-1.md",
         more={"labels": "[yes]"},
         sections={"safety": 'require_label = "yes"'},
-        facts=frame(
-            **dict.fromkeys(("IssueClaimed", "AttemptStarted", "AttemptEnded", "IssueDone"), 1),
-            **runs(1),
-            StageStarted=1,
-            OutcomeWithheld=1,
-        ),
+        facts=ordinary({0: (OutcomeWritten,), 1: (OutcomeWithheld,)}),
         visits=around(OutcomeWithheld),
-        starts=("a-1-w 1 1",),
-        attempts=("succeeded",),
         ends_in="active",
-        state="done",
     ),
 }
 

@@ -3,10 +3,12 @@
 import json
 import os
 import resource
+import shutil
 from contextlib import contextmanager
 
 import pytest
 
+from factoryd.adapters.launch import SHIM
 from tests.system.daemons import a_daemon, a_place, connect
 
 pytestmark = pytest.mark.system
@@ -60,6 +62,56 @@ async def test_a_greedy_agent_gets_no_more_memory_than_its_limit():
         assert 4 <= int(count) <= 12
         (exited,) = await facts_of(daemon, "run-exited")
         assert exited["exit"]["status"] == 3
+
+
+DROPPED = """
+import encodings.utf_8_sig  # this user may not look where it would be imported from later
+import os, pathlib, sys
+from factoryd import __main__ as program
+from factoryd.adapters import launch
+
+user, shim, *arguments = sys.argv[1:]
+launch.SHIM = pathlib.Path(shim)
+os.setgroups([])
+os.setresgid(*[int(user)] * 3)
+os.setresuid(*[int(user)] * 3)
+sys.exit(program.main(arguments))
+"""
+"""A daemon of a user that is not root, with a copy of the shim which that user may read."""
+
+FORKS = "trap 'echo no more' EXIT; for n in $(seq 30); do sleep 2 & echo $n; done"
+
+
+def give_away(place, user):
+    """Have a place belong to a user, who runs its daemons."""
+    shim = place.root / SHIM.name
+    shutil.copy(SHIM, shim)
+    for path in (place.root, *place.root.rglob("*")):
+        os.chown(path, user, user)
+    place.program = ("-c", DROPPED, str(user), str(shim))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
+async def test_a_limit_on_processes_binds_agents_of_a_daemon_that_is_not_root():
+    user = 1_000_000_000 + os.getpid()  # nobody's: all that a user has counts
+    with a_place(agents="pids_max = 6", **NO_CONTROLLERS) as place:
+        give_away(place, user)
+        async with place.daemon() as daemon:
+            place.put("AR-1", FORKS)
+            await daemon.wait_issue("AR-1", "parked")
+            *started, refused, last = output_of(daemon, "AR-1").splitlines()
+            # The daemon's own threads count too, and come and go.
+            assert 1 <= len(started) <= 20
+            assert "fork" in refused
+            assert last == "no more"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="is root")
+async def test_a_limit_on_processes_does_not_bind_root():
+    async with a_daemon(agents="pids_max = 6", **NO_CONTROLLERS) as daemon:
+        daemon.place.put("AR-1", FORKS)
+        await daemon.wait_issue("AR-1", "done")
+        assert output_of(daemon, "AR-1").splitlines() == [*map(str, range(1, 31)), "no more"]
 
 
 async def test_an_agent_of_little_weight_is_nice():

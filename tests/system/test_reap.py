@@ -524,6 +524,7 @@ STOPS = {
     "stopped": (("success", "exited", "0"), False, True),
     "crashed": (("signal", "killed", "KILL"), False, False),
     "watchdog": (("watchdog", "dumped", "ABRT"), False, False),
+    "stopped in vain": (("timeout", "killed", "KILL"), False, True),
     "failed while stopping": (("exit-code", "exited", "1"), True, True),
     "agents kept": (("exit-code", "exited", str(KEEP_AGENTS_STATUS)), True, False),
 }
@@ -547,6 +548,18 @@ async def test_after_a_stop_all_is_ended_and_after_a_failure_nothing_is_touched(
         assert place.survivors() == ([] if ends else running)
         assert bool(done.stderr) != ends
         assert (await reap(place)).status == 0
+
+
+async def test_a_quiet_reaper_tells_what_it_ended_and_nothing_else():
+    with a_factory() as place:
+        place.put(KEY, play())
+        async with place.daemon() as daemon:
+            await killed(daemon, KEY)
+        done = await reap(place, "--quiet")
+        assert (done.status, agents(done)) == (0, [NAME])
+        command = [sys.executable, "-m", "factoryd", "reap", *options(place), "--quiet"]
+        again = await place.run(command=command)
+        assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
 
 
 async def test_after_stop_is_for_service_managers_only():

@@ -4,7 +4,8 @@ import json
 import os
 import socket
 import sys
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from signal import SIGTERM
 
 import psutil
 import pytest
@@ -12,6 +13,7 @@ import trio
 
 from factoryd.core.errors import KEEP_AGENTS_STATUS
 from tests.system.daemons import CallFailed, a_daemon, a_place, connect, eventually, play
+from tests.system.fleets import SECTIONS, check_fifty_notice_nothing
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -20,7 +22,7 @@ TALK = """
 echo up
 echo start >>../starts-{n}
 n=0
-until [ -e ../go ]; do n=$((n + 1)); echo "line $n"; sleep 0.1; done
+until [ -e ../go ]; do n=$((n + 1)); echo "line $n"; sleep 0.2; done
 echo "lines $n"
 exit {n}
 """
@@ -57,24 +59,24 @@ async def check_ended_well(daemon, agents):
         assert texts == ["up", *(f"line {i + 1}" for i in range(count)), f"lines {count}"]
 
 
-async def start_talkers(daemon):
-    for n in range(AGENTS):
+async def start_talkers(daemon, count=AGENTS):
+    for n in range(count):
         daemon.place.put(f"A-{n}", TALK.format(n=n))
-    return [await daemon.wait_running(f"A-{n}") for n in range(AGENTS)]
+    return [await daemon.wait_running(f"A-{n}") for n in range(count)]
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("containment", ["cgroup", "subreaper"])
+@pytest.mark.parametrize(("containment", "count"), [("cgroup", 50), ("subreaper", AGENTS)])
 async def test_a_daemon_on_a_terminal_becomes_the_next_one_and_its_agents_notice_nothing(
-    containment,
+    containment, count
 ):
-    async with a_daemon(factory=f'containment = "{containment}"') as daemon:
-        agents = await start_talkers(daemon)
+    async with a_daemon(factory=f'slots = 50\ncontainment = "{containment}"') as daemon:
+        agents = await start_talkers(daemon, count)
         old = (await daemon.status())["daemon"]
         restarted = await ctl(daemon.place, "--json", "restart", "--keep-agents")
         assert restarted.returncode == 0, restarted.stderr
         answer = json.loads(restarted.stdout)
-        assert (answer["pid"], answer["adopted_runs"]) == (daemon.pid, AGENTS)
+        assert (answer["pid"], answer["adopted_runs"]) == (daemon.pid, count)
         assert answer["started_at"] > old["started_at"]
         for n, agent in enumerate(agents):
             after = await daemon.wait_running(f"A-{n}")
@@ -85,7 +87,7 @@ async def test_a_daemon_on_a_terminal_becomes_the_next_one_and_its_agents_notice
         assert kinds.count("daemon-started") == 2
         facts = (await daemon.call("Events", limit=10_000))["facts"]
         (stopped,) = [fact["body"] for fact in facts if fact["kind"] == "daemon-stopped"]
-        assert (stopped["clean"], stopped["kept"]) == (True, AGENTS)
+        assert (stopped["clean"], stopped["kept"]) == (True, count)
 
 
 @contextmanager
@@ -137,6 +139,28 @@ async def test_under_a_service_manager_the_daemon_ends_with_its_own_status_and_a
             await second.process.wait()
 
 
+@asynccontextmanager
+async def restarted(daemon):
+    """Have a person restart a daemon of a service manager, which starts the next one."""
+    async with trio.open_nursery() as nursery:
+
+        async def restart():
+            done = await ctl(daemon.place, "restart", "--keep-agents")
+            assert done.returncode == 0, done.stderr
+
+        nursery.start_soon(restart)
+        assert await daemon.wait() == KEEP_AGENTS_STATUS
+        yield
+
+
+@pytest.mark.timeout(120)
+async def test_fifty_agents_notice_nothing_of_a_restart():
+    with a_place(**SECTIONS) as place:
+        nobody = str(place.root / "nobody-listens")
+        repeated = await check_fifty_notice_nothing(place, restarted, NOTIFY_SOCKET=nobody)
+        assert repeated == 0, "what was passed on is noted"
+
+
 async def test_a_restart_ends_what_is_being_killed_and_keeps_the_rest():
     async with a_daemon(stop='grace = "2s"') as daemon:
         daemon.place.put("A-1", play("ignore:TERM", "child:2"))
@@ -152,7 +176,7 @@ async def test_a_restart_ends_what_is_being_killed_and_keeps_the_rest():
 
 
 async def test_who_stops_a_daemon_that_is_leaving_its_agents_ends_them_after_all():
-    async with a_daemon(stop='grace = "3s"') as daemon:
+    async with a_daemon(stop='grace = "60s"') as daemon:
         daemon.place.put("A-1", play("ignore:TERM"))
         daemon.place.put("A-2", play("child:2"))
         await daemon.wait_running("A-1")
@@ -160,7 +184,9 @@ async def test_who_stops_a_daemon_that_is_leaving_its_agents_ends_them_after_all
         await daemon.call("Kill", targets=["A-1"], wait=False)  # takes its grace
         async with connect(daemon.place.socket) as client:
             await client.call("Shutdown", keep_agents=True)
-        assert await daemon.stop() == 0
+        daemon.signal(SIGTERM)
+        await daemon.place.wait_for(lambda: "stopping, agents and all" in daemon.place.log)
+        assert await daemon.stop() == 0, "asked once more, it skips the grace"
 
 
 LATE = """
@@ -222,7 +248,7 @@ async def test_a_daemon_can_be_restarted_again_and_again():
 
 
 async def test_a_daemon_that_is_stopping_with_its_agents_cannot_be_asked_to_keep_them():
-    async with a_daemon(stop='grace = "3s"') as daemon:
+    async with a_daemon(stop='grace = "60s"') as daemon:
         daemon.place.put("A-1", play("ignore:TERM"))
         await daemon.wait_running("A-1")
         async with connect(daemon.place.socket) as stopping, connect(daemon.place.socket) as late:
@@ -231,8 +257,7 @@ async def test_a_daemon_that_is_stopping_with_its_agents_cannot_be_asked_to_keep
             with pytest.raises(CallFailed, match="stopping already") as failed:
                 await late.call("Shutdown", keep_agents=True)
             assert failed.value.name == "Refused"
-        assert await daemon.wait() == 0
-        assert daemon.place.survivors() == []
+        assert await daemon.stop() == 0, "asked again, it skips the grace"
 
 
 async def test_a_restart_that_would_end_the_agents_is_not_understood():
@@ -265,6 +290,7 @@ async def test_doctor_asks_the_daemon_that_runs_and_looks_at_the_rest():
         assert checks["containment"]["detail"] == "cgroup is in force in the daemon that runs"
         assert checks["configuration"]["detail"] == str(place.config)
         assert checks["state directory"]["detail"] == str(place.state)
+        assert "kept by each run's shim" in checks["exit statuses"]["detail"]
         assert checks["agent worker"]["detail"] == "/bin/sh"
         assert cgroups(place) == before
 

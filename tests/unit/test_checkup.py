@@ -48,11 +48,24 @@ def test_controllers_that_are_missing_matter_only_to_limits_that_are_configured(
     unlimited = check_controllers({"cpu"}, parse(SMALL).agents)
     assert unlimited.state is Verdict.OK
     assert "not delegated: memory, pids;" in unlimited.detail
-    assert "memory_max, pids_max" in unlimited.detail
+    assert "memory_max limits the private memory of each process" in unlimited.detail
+    assert "pids_max limits all that the agent's user runs" in unlimited.detail
+    assert "cpu_weight" not in unlimited.detail
     held = check_controllers({"pids", "cpu"}, limited.agents)
     assert held.state is Verdict.WARNING
     assert "configured: memory_max" in held.detail
     assert "Delegate=yes" in str(held.advice)
+
+
+def test_a_limit_on_processes_that_binds_nobody_is_told():
+    limited = parse(SMALL.replace('command = ["review"]', 'command = ["review"]\npids_max = 64'))
+    user = check_controllers({"memory", "cpu"}, limited.agents)
+    assert "all that the agent's user runs (RLIMIT_NPROC), and root not at all" in user.detail
+    root = check_controllers({"memory", "cpu"}, limited.agents, as_root=True)
+    assert "pids_max limits nothing, as agents run as root here" in root.detail
+    assert (user.state, root.state) == (Verdict.WARNING, Verdict.WARNING)
+    held = check_controllers({"memory", "pids", "cpu"}, limited.agents, as_root=True)
+    assert "pids_max" not in held.detail, "a controller binds root as well"
 
 
 def test_a_watchdog_that_bites_between_two_heartbeats_is_a_failure():

@@ -48,6 +48,7 @@ DEFAULTS = {
     "output.max_bytes_per_run": 67108864,
     "output.max_line_bytes": 10485760,
     "output.journal": True,
+    "output.journal_rate": 1000,
     "access.operators": ("@factory-operators",),
     "access.readers": ("@factory-readers",),
     "history.keep": 2592000.0,

@@ -10,19 +10,18 @@ from rich.console import Console
 from factoryctl.layout import (
     COLUMNS,
     age,
-    duration,
     lay_out,
-    plain_fact,
     plain_health,
     plain_killed,
     plain_picture,
-    size,
 )
 from factoryctl.output import printable
 from factoryctl.render import render
 from factoryd.core.events import IssueClaimed, IssueParked, encode_fact
 from factoryd.core.model import Issue
 from factoryd.wire.answers import FactView, HealthReply, PulseView
+from factoryd.wire.plain import duration, size
+from factoryd.wire.retelling import plain_fact
 from tests.unit.ctl import agent, failing_source, handoff, issue, killed, status
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)

@@ -76,6 +76,53 @@ async def test_a_terminal_costs_rich_and_nothing_else(daemon, ctl):
     assert await loaded(ctl, "status", on_terminal=True) & HEAVY == {"msgspec", "rich"}
 
 
+BECOMES = """
+import os, sys
+from factoryctl.__main__ import main
+def show(program, arguments):
+    print(*arguments[1:])
+    print(*sorted({name.partition(".")[0] for name in sys.modules}))
+    sys.exit(0)
+os.execv = show
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "becomes"),
+    [
+        (["history"], "history --state-dir S --limit 50"),
+        (["--json", "history", "-n3", "A-1"], "history --state-dir S --json --limit 3 -- A-1"),
+        (["events"], "events --state-dir S --since 0"),
+        (
+            ["events", "--since", "7", "--issue=-x", "--json"],
+            "events --state-dir S --json --since 7 --issue=-x",
+        ),
+    ],
+)
+async def test_without_a_daemon_factoryd_is_asked_and_nothing_heavy_is_loaded(
+    ctl, arguments, becomes
+):
+    command = [sys.executable, "-c", BECOMES, "--socket", str(ctl.socket), "--state-dir", "S"]
+    done = await run(*command, *arguments, home=ctl.socket.parent)
+    line, modules = done.stdout.decode().splitlines()
+    assert line == f"-P -m factoryd {becomes}"
+    assert not set(modules.split()) & HEAVY
+    assert b"no factoryd is running" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["history", "events"])
+async def test_a_ledger_is_only_read_where_it_is_known_to_be_the_daemons(ctl, verb):
+    socket, home = ["--socket", str(ctl.socket)], ctl.socket.parent
+    program = [sys.executable, "-c", BECOMES]
+    unknown = await run(*program, *socket, verb, home=home)
+    assert unknown.stdout == b""
+    assert b"to read its ledger without it, say --state-dir DIR" in unknown.stderr
+    usual = str(home / "runtime" / "factoryd" / "control.sock")
+    known = await run(*program, verb, home=home, FACTORYD_SOCKET=usual)
+    assert known.stdout.startswith(f"-P -m factoryd {verb} -".encode())
+
+
 @pytest.mark.slow
 async def test_status_in_json_costs_at_most_four_bare_interpreters(daemon, ctl):
     daemon.when("Status", encode_reply(status(*(issue(f"AR-{n}") for n in range(20)))))

@@ -21,6 +21,7 @@ VERBS = {
     "Kill": ["kill", "AR-255"],
     "Logs": ["logs", "ar-255-impl"],
     "Events": ["events"],
+    "History": ["history"],
     "Health": ["health"],
     "Freeze": ["freeze", "AR-255"],
     "Thaw": ["thaw", "AR-255"],

@@ -13,9 +13,10 @@ from factoryd.core.events import AnyFact, IssueLeftReady, IssueStopping, RunStar
 from factoryd.core.model import IssueState
 from factoryd.core.registry import Registry
 from factoryd.flow import ledger as ledger_module
-from factoryd.flow.ledger import Ledger
+from factoryd.flow.ledger import MANY, Ledger
 from tests.fakes.clock import StillClock
 from tests.fakes.ledger_store import FakeStore
+from tests.fakes.threads import run_inline
 from tests.unit.samples import (
     AGENT,
     attempt_started,
@@ -230,6 +231,39 @@ async def test_many_at_once_are_committed_in_few_groups_and_none_is_lost(store):
         gate.open.set()
     assert len(committed(store)) == 2001
     assert groups.count <= 2001 / 200
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_inline)
+
+
+async def test_after_a_group_facts_gather_for_the_next_one(autojump_clock, no_threads, store):
+    groups = Groups(store)
+
+    async def record(key, after_s):
+        await trio.sleep(after_s)
+        await ledger.record(claimed(key))
+
+    async with serving(store) as ledger:
+        async with trio.open_nursery() as asking:
+            for n in range(100):
+                asking.start_soon(record, f"AR-{n}", n // MANY * ledger_module.GATHER_S / 10)
+        assert len(committed(store)) == 100
+        assert groups.count <= 8
+
+
+async def test_few_who_record_at_once_wait_for_no_others(autojump_clock, no_threads, store):
+    async def record(name):
+        for n in range(100):
+            await ledger.record(claimed(f"{name}-{n}"))
+
+    async with serving(store) as ledger:
+        began = trio.current_time()
+        async with trio.open_nursery() as asking:
+            for name in range(MANY - 1):
+                asking.start_soon(record, name)
+        assert trio.current_time() == began
 
 
 # ----------------------------------------------------------------------------- cancellation

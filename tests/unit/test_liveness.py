@@ -78,31 +78,53 @@ def test_another_reaper_at_work_is_waited_for_and_not_killed():
 
 # ----------------------------------------------------------------------------------- after a stop
 
-FAILURES = ("signal", "watchdog", "exit-code", "core-dump", "oom-kill", "timeout", "protocol")
+FAILED = ("signal", "watchdog", "exit-code", "core-dump", "oom-kill", "protocol", "resources")
+"""What `$SERVICE_RESULT` says of a service that failed (systemd.exec(5)), timeouts apart."""
+
+BEATS = ("starting", "running", "stopping", None)
+LEFT = "the daemon left its agents to the next one"
 
 
 def end(result, code="killed", status="KILL"):
     return ServiceEnd(result=result, code=code, status=status)
 
 
-def test_after_a_good_stop_agents_end_too():
-    assert why_kept(end("success", "exited", "0"), stopping=False) is None
+@pytest.mark.parametrize("beat", BEATS)
+@pytest.mark.parametrize(("code", "status"), [("exited", "0"), ("killed", "TERM")])
+def test_after_a_good_stop_agents_end_too(code, status, beat):
+    assert why_kept(end("success", code, status), beat) is None
 
 
-@pytest.mark.parametrize("result", FAILURES)
-def test_after_a_failure_agents_go_on_for_the_next_daemon_unless_it_was_stopping(result):
-    kept = why_kept(end(result), stopping=False)
+@pytest.mark.parametrize("beat", ["starting", "running", None])
+@pytest.mark.parametrize("result", FAILED)
+def test_after_a_failure_agents_go_on_for_the_next_daemon(result, beat):
+    kept = why_kept(end(result), beat)
     assert kept is not None
     assert result in kept
-    assert why_kept(end(result), stopping=True) is None
 
 
-@pytest.mark.parametrize("stopping", [True, False])
-@pytest.mark.parametrize("result", ["success", "exit-code", "watchdog"])
-def test_a_daemon_that_left_its_agents_to_the_next_one_is_taken_at_its_word(result, stopping):
-    left = end(result, "exited", str(KEEP_AGENTS_STATUS))
-    assert why_kept(left, stopping=stopping) == "the daemon left its agents to the next one"
+@pytest.mark.parametrize("result", [*FAILED, "timeout"])
+def test_agents_of_a_daemon_that_failed_while_it_stopped_end(result):
+    assert why_kept(end(result), "stopping") is None
 
 
-def test_a_signal_of_that_number_is_not_that_status():
-    assert why_kept(end("success", "killed", "75"), stopping=False) is None
+def test_agents_of_a_daemon_that_did_not_even_begin_to_stop_when_told_to_end():
+    assert why_kept(end("timeout"), "running") is None
+
+
+@pytest.mark.parametrize("beat", ["starting", None])
+def test_agents_of_a_daemon_that_was_not_ready_in_time_go_on(beat):
+    kept = why_kept(end("timeout", "killed", "ABRT"), beat)
+    assert kept is not None
+    assert "timeout" in kept
+
+
+@pytest.mark.parametrize("beat", BEATS)
+@pytest.mark.parametrize("result", ["success", "timeout", *FAILED])
+def test_a_daemon_that_left_its_agents_to_the_next_one_is_taken_at_its_word(result, beat):
+    assert why_kept(end(result, "exited", str(KEEP_AGENTS_STATUS)), beat) == LEFT
+
+
+@pytest.mark.parametrize("code", ["killed", "dumped"])
+def test_a_signal_of_that_number_is_not_that_status(code):
+    assert why_kept(end("success", code, str(KEEP_AGENTS_STATUS)), "running") is None

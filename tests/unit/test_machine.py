@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from factoryd.adapters import machine
 from factoryd.adapters.cgroup import Unavailable, cgroup_of, prepare_root
 from factoryd.adapters.machine import (
     check_agent,
@@ -15,6 +16,7 @@ from factoryd.adapters.machine import (
     check_pidfd,
     check_socket,
     check_sqlite,
+    check_witness,
     look_at_cgroups,
 )
 from factoryd.core.config import AgentConfig
@@ -73,6 +75,31 @@ def test_a_kernel_without_pidfds_is_a_failure(monkeypatch):
     check = check_pidfd()
     assert check.state == "failed"
     assert "Function not implemented" in check.detail
+
+
+def test_what_the_kernel_tells_of_exits_is_found_out_and_not_read_off_its_version():
+    knows = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 15)
+    check = check_witness()
+    assert check.state == "ok"
+    assert ("the kernel tells what became of it" in check.detail) is knows
+    assert ("known from that alone" in check.detail) is not knows
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [OSError(25, "Inappropriate ioctl for device"), OSError(22, "Invalid argument"), None],
+    ids=["no-such-question", "no-such-part", "not-told"],
+)
+def test_on_an_older_kernel_the_status_file_alone_tells_of_exits(monkeypatch, answer):
+    def read_exit(descriptor):
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr(machine, "read_exit", read_exit)
+    check = check_witness()
+    assert check.state == "ok"
+    assert "known from that alone" in check.detail
+    assert "6.15" in check.detail
 
 
 def test_directories_are_judged_without_being_made(tmp_path):

@@ -34,7 +34,9 @@ async def test_a_kill_is_answered_when_all_its_facts_come_while_the_first_are_re
         await daemon.wait_runs(IMPL)
         await daemon.wait_for(lambda: daemon.record("AR-1").left_ready)  # no fact follows the last
         overview = overview_of(daemon)
-        methods = Methods(daemon.shop, daemon.scheduler, overview, no_stop, daemon.reaper)
+        methods = Methods(
+            daemon.shop, daemon.scheduler, overview, no_stop, daemon.reaper, daemon.reloader
+        )
         read = daemon.ledger.read
         monkeypatch.setattr(daemon.ledger, "read", slow_read)
         with trio.fail_after(60):

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import replace
 from typing_extensions import override
 
-from factoryd.core.allowed import may_withdraw, must_be_killable, must_be_retriable
+from factoryd.core.allowed import look_up, may_withdraw, must_be_killable, must_be_retriable
 from factoryd.core.errors import FactoryError, IllegalFact, NameTaken
 from factoryd.core.events import (
     AnyFact,
@@ -320,7 +320,7 @@ class Factory(RuleBasedStateMachine):
         record = self.registry.issue(key)
         stop = IssueStopping(issue=key, reason="asked", outcome=outcome)
         try:
-            waiting = must_be_killable(key, record, list(self.listed.values()))
+            waiting = must_be_killable(look_up(key, record, list(self.listed.values())))
         except FactoryError:
             assert key not in self.listed or same_issue(key) in self.ended - self.unwritten.keys()
             assert not self.record(stop)
@@ -353,7 +353,7 @@ class Factory(RuleBasedStateMachine):
             return  # its scope still has it
         again = IssueReopened(issue=key, reason="asked")
         try:
-            known = must_be_retriable(key, record, list(self.listed.values()))
+            known = must_be_retriable(look_up(key, record, list(self.listed.values())))
         except FactoryError:
             assert same_issue(key) not in self.ended
             assert not self.record(again)

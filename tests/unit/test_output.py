@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 from factoryd.adapters import output
 from factoryd.adapters.inotify import Watches
 from factoryd.adapters.output import Follower, LineCutter, read_lines, read_tail
+from factoryd.core.config import OutputConfig
 from factoryd.core.model import RunId, TreePlace
 
 MIB = 1024 * 1024
@@ -57,10 +58,14 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "output"
 
 
+def bounds(max_bytes, max_line):
+    return OutputConfig(max_bytes_per_run=max_bytes, max_line_bytes=max_line)
+
+
 @contextlib.asynccontextmanager
 async def following(place, seen, *, max_bytes=64 * MIB, max_line=10 * MIB):
     with contextlib.closing(Watches()) as watches:
-        follower = Follower(watches, seen, max_bytes_per_run=max_bytes, max_line_bytes=max_line)
+        follower = Follower(watches, seen, lambda: bounds(max_bytes, max_line))
         async with trio.open_nursery() as nursery:
             await nursery.start(watches.run)
             nursery.start_soon(follower.follow, place, seen.offset, seen)
@@ -70,7 +75,7 @@ async def following(place, seen, *, max_bytes=64 * MIB, max_line=10 * MIB):
 
 async def drain(place, seen, *, max_bytes=64 * MIB, max_line=10 * MIB):
     with contextlib.closing(Watches()) as watches:
-        follower = Follower(watches, seen, max_bytes_per_run=max_bytes, max_line_bytes=max_line)
+        follower = Follower(watches, seen, lambda: bounds(max_bytes, max_line))
         await follower.drain(place, seen)
 
 

@@ -1,22 +1,32 @@
 """Signs of progress, and the heartbeat they feed."""
 
+import math
+from contextlib import suppress
+
 import pytest
 import trio
 
-from factoryd.core.config import HeartbeatConfig
+from factoryd.core.config import Config, HeartbeatConfig
+from factoryd.core.errors import LedgerUnavailable
+from factoryd.core.registry import Registry
+from factoryd.flow.ledger import Ledger
 from factoryd.flow.pulse import Pulses
+from factoryd.flow.settings import Settings
 from tests.fakes.clock import EPOCH, TrioClock
 from tests.fakes.heartbeat import FakeHeartbeatFile
+from tests.fakes.ledger_store import FakeStore
 from tests.fakes.notifier import FakeNotifier
 from tests.fakes.threads import run_inline
-from tests.unit.samples import identity
+from tests.unit.samples import claimed, identity
 
 
 class Parts:
     def __init__(self):
         self.file, self.notifier = FakeHeartbeatFile(), FakeNotifier()
+        beat = HeartbeatConfig(interval=15.0, stale_after=60.0)
+        self.settings = Settings(Config(heartbeat=beat))
         self.pulses = Pulses(
-            config=HeartbeatConfig(interval=15.0, stale_after=60.0),
+            settings=self.settings,
             identity=identity(7),
             file=self.file,
             notifier=self.notifier,
@@ -144,3 +154,84 @@ async def test_a_wait_that_is_meant_is_no_silence(autojump_clock, parts):
         await trio.sleep(631)
         assert pulse.read().late
     assert not pulse.read().late
+
+
+async def test_whoever_is_held_up_from_outside_has_all_its_time_from_then_on(autojump_clock, parts):
+    held_up_at = [-math.inf]
+    pulse = parts.pulses.declare("scheduler", 30.0, lambda: held_up_at[0])
+    with pulse.busy():
+        await trio.sleep(20)
+        held_up_at[0] = trio.current_time()
+        await trio.sleep(30)
+        assert parts.pulses.late() == ()
+        await trio.sleep(0.5)
+        assert parts.pulses.late() == ("scheduler",)
+    held_up_at[0] = 0.0
+    with pulse.busy():
+        assert pulse.read().silent_s == 0.0
+
+
+async def test_a_full_disk_is_waited_for_and_no_reason_to_restart(autojump_clock, parts, nursery):
+    store = FakeStore()
+    ledger = Ledger(store, Registry.replay(*store.load()), TrioClock())
+    pulse = parts.pulses.declare("scheduler", 30.0, lambda: ledger.refused_at)
+    await nursery.start(ledger.run)
+    await nursery.start(parts.pulses.run)
+    store.refusal = "database or disk is full"
+    nursery.start_soon(ledger.record, claimed("AR-1"))
+    with pulse.busy():
+        await trio.sleep(295)
+        late, trouble, fed = parts.pulses.late(), ledger.trouble, len(parts.notifier.said)
+        store.refusal = None
+        await ledger.wait_beyond(0)
+    assert (late, trouble) == ((), "database or disk is full")
+    assert fed == 20  # every 15 s from the beginning on
+    nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_disk_that_gives_no_answer_at_all_makes_whoever_records_late(
+    autojump_clock, parts, nursery
+):
+    store = FakeStore()
+    ledger = Ledger(store, Registry.replay(*store.load()), TrioClock())  # which nobody serves
+    pulse = parts.pulses.declare("scheduler", 30.0, lambda: ledger.refused_at)
+
+    async def record():
+        with pulse.busy(), suppress(LedgerUnavailable):
+            await ledger.record(claimed("AR-1"))
+
+    nursery.start_soon(record)
+    await trio.sleep(31)
+    assert parts.pulses.late() == ("scheduler",)
+    ledger.give_up()
+    await nursery.start(ledger.run)
+    nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_the_watchdog_is_fed_in_time_however_rarely_the_heartbeat_is_written(
+    autojump_clock, nursery, parts
+):
+    parts.notifier.watchdog_s = 9.0
+    await nursery.start(parts.pulses.run)
+    await trio.sleep(0.5)
+    parts.notifier.said.clear()
+    await trio.sleep(90)
+    assert parts.notifier.said.count("alive") == 30
+
+
+async def test_a_new_interval_holds_at_once(autojump_clock, nursery, parts):
+    await nursery.start(parts.pulses.run)
+    await trio.sleep(1)
+    parts.settings.replace(Config(heartbeat=HeartbeatConfig(interval=2.0, stale_after=8.0)))
+    parts.notifier.said.clear()
+    await trio.sleep(20)
+    assert parts.notifier.said.count("alive") == 10
+
+
+async def test_a_part_that_is_no_more_is_not_late(autojump_clock, parts):
+    pulse = parts.pulses.declare("source x", 30.0)
+    with pulse.busy():
+        await trio.sleep(100)
+        assert parts.pulses.late() == ("source x",)
+        parts.pulses.forget(pulse)
+        assert parts.pulses.late() == ()

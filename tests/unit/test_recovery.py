@@ -25,6 +25,7 @@ from factoryd.core.registry import Draft, Registry
 from factoryd.flow.ledger import Ledger
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.recovery import Reaper
+from factoryd.flow.settings import Settings
 from tests.fakes.trees import FakeTrees, Program
 from tests.unit.factories import IMPL, REVIEW, configure, factory
 from tests.unit.samples import run_starting
@@ -59,6 +60,29 @@ async def test_promise_6_a_running_agent_is_adopted_and_not_started_again(autoju
     assert factory.script.started == [IMPL, REVIEW]
     assert len(factory.of_kind(AttemptStarted)) == 1
     assert factory.of_kind(RunEmptied)[0].result is RunResult.SUCCEEDED
+
+
+async def test_a_stop_that_a_daemon_did_not_live_to_finish_is_finished_by_the_next_one(
+    autojump_clock, factory
+):
+    factory.put("AR-1")
+    slow = Program(status=0, after_s=100, ignores_terminate=True)
+    factory.script.parts[IMPL] = [slow, Program(status=0, after_s=10)]
+    configure(factory, stop={"grace": 30.0})
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        daemon.work.cancel(reason="SIGTERM")
+        await trio.sleep(5)
+        factory.kill_daemon()
+    assert factory.left() == [IMPL], "it has been signalled, and goes on"
+    began = trio.current_time()
+    async with factory.daemon() as daemon:
+        await daemon.wait_state("AR-1", S.DONE)
+        assert 40 <= trio.current_time() - began < 50, "a grace, and the work anew"
+    first, second, _ = factory.of_kind(RunEmptied)
+    assert (first.result, second.result) == (RunResult.STOPPED, RunResult.SUCCEEDED)
+    assert factory.script.started == [IMPL, IMPL, REVIEW]
+    assert len(factory.of_kind(AttemptStarted)) == 1, "no attempt of it is used up"
 
 
 async def test_a_running_agent_is_adopted_at_once_even_if_its_source_is_silent_or_has_lost_it(
@@ -552,7 +576,7 @@ async def test_a_long_sweep_is_no_silence_while_its_grace_lasts(autojump_clock, 
     for n in range(3):
         place = trees.place("AR-9", "ar-9-impl", RunId(f"stray-{n}"), "/d")
         await trees.start(place, Command(argv=("x",), env={}, cwd="/"))
-    reaper = Reaper(factory.config, ledger, trees, pulse)
+    reaper = Reaper(Settings(factory.config), ledger, trees, pulse)
     nursery.start_soon(reaper.empty_strays)
     for _ in range(29):
         await trio.sleep(10)
@@ -565,7 +589,7 @@ async def test_a_long_sweep_is_no_silence_while_its_grace_lasts(autojump_clock, 
 async def test_the_reaper_is_busy_only_while_it_reaps(autojump_clock, factory, nursery):
     ledger = Ledger(factory.store, Registry(), factory.clock)
     pulse = Pulse("reaper", 30.0)
-    reaper = Reaper(Config(), ledger, FakeTrees(world=factory.world), pulse)
+    reaper = Reaper(Settings(Config()), ledger, FakeTrees(world=factory.world), pulse)
     await nursery.start(ledger.run)
     nursery.start_soon(reaper.run)
     await trio.sleep(10_000)

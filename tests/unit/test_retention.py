@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from factoryd.core.config import HistoryConfig
+from factoryd.core.config import Config, HistoryConfig
 from factoryd.core.model import IssueState
 from factoryd.core.records import HandoffRecord, IssueRecord
 from factoryd.core.registry import Registry
 from factoryd.core.retention import choose_forgettable
 from factoryd.flow.ledger import Ledger
 from factoryd.flow.retention import Retention
+from factoryd.flow.settings import Settings
 from tests.fakes.clock import StillClock
 from tests.fakes.desk import FakeDesk
 from tests.fakes.ledger_store import FakeStore
@@ -70,7 +71,7 @@ async def test_a_forgotten_issue_leaves_nothing_behind_and_the_others_stay():
     desk.write_issue(issue("OLD", body="old"))
     desk.write_issue(issue("NEW", body="new"))
     ledger = Ledger(store, known, StillClock())
-    await Retention(KEEP, ledger, desk, StillClock(2 * HOUR)).forget_old()
+    await Retention(Settings(Config(history=KEEP)), ledger, desk, StillClock(2 * HOUR)).forget_old()
     assert list(ledger.registry.issues) == ["new"]
     assert list(desk.issues) == ["NEW"]
     assert list(Registry.replay(*store.load()).issues) == ["new"]

@@ -46,7 +46,7 @@ async def test_an_issue_that_is_closed_in_its_source_ends_as_that_at_once(
         factory.put("AR-1")
         await arrange(factory, daemon)
         runs, closed_at = len(factory.of_kind(RunStarting)), trio.current_time()
-        factory.source.close("AR-1", outcome)
+        factory.source.put_away("AR-1", outcome)
         await daemon.wait_for(lambda: daemon.record("AR-1").written)
         assert trio.current_time() - closed_at < 1
         await trio.sleep(1000)
@@ -97,7 +97,7 @@ async def test_an_issue_that_is_closed_right_before_it_is_begun_ends_as_that_and
     factory.put("AR-1")
     async with factory.daemon() as daemon:
         await daemon.wait_state("AR-1", S.CLAIMED)
-        factory.source.close("AR-1", S.DONE)
+        factory.source.put_away("AR-1", S.DONE)
         gate.set()
         await daemon.wait_for(lambda: daemon.record("AR-1").written)
         assert daemon.state("AR-1") is S.DONE
@@ -126,7 +126,7 @@ async def test_an_issue_whose_outcome_is_being_written_is_not_ended_anew_by_its_
     factory.put("AR-1")
     async with factory.daemon() as daemon:
         await daemon.wait_state("AR-1", S.DONE)
-        factory.source.close("AR-1", S.CANCELLED)
+        factory.source.put_away("AR-1", S.CANCELLED)
         await trio.sleep(100)
         gate.set()
         await daemon.wait_for(lambda: daemon.record("AR-1").written)
@@ -140,7 +140,7 @@ async def test_what_was_closed_while_no_daemon_ran_is_ended_by_the_next(autojump
     async with factory.daemon() as daemon:
         await daemon.wait_runs(IMPL)
         factory.kill_daemon()
-    factory.source.close("AR-1", S.DONE)
+    factory.source.put_away("AR-1", S.DONE)
     daemon = await factory.drain()
     assert daemon.state("AR-1") is S.DONE
     assert factory.left() == []

@@ -95,7 +95,7 @@ async def test_whatever_arrives_at_once_ends_an_issue_once(
                 case "closed" if closed_as is None:
                     factory.source.take_away("AR-1")
                 case "closed":
-                    factory.source.close("AR-1", closed_as)
+                    factory.source.put_away("AR-1", closed_as)
                 case "release":
                     await daemon.scheduler.release("AR-1", "asked by a test")
                 case _:

@@ -4,7 +4,7 @@ import pytest
 import trio
 from typing_extensions import override
 
-from factoryd.__main__ import _drain_after, _parser
+from factoryd.__main__ import _drain_after, make_parser
 from factoryd.core.errors import SourceFailed
 from factoryd.core.model import Issue, IssueState
 from factoryd.flow.scheduler import Scheduler
@@ -49,7 +49,7 @@ def use(factory, *sources):
     ],
 )
 def test_iterations_are_clamped_to_one_to_five(arguments, looks):
-    assert _drain_after(_parser().parse_args(["run", *arguments])) == looks
+    assert _drain_after(make_parser().parse_args(["run", *arguments])) == looks
 
 
 @pytest.mark.parametrize("failing", [(1,), (1, 2), (2, 3), (1, 2, 4, 5), (1, 3, 5)])

@@ -100,8 +100,11 @@ async def test_each_source_has_its_own_pulse_and_only_the_one_that_hangs_is_late
     factory.sources.append(slow)
     async with factory.daemon() as daemon:
         await trio.sleep(100)
-        pulses = [one._pulse.read() for one in daemon.scheduler.followers]
-        assert {one.name: one.late for one in pulses} == {"fake": False, "slow": True}
+        pulses = [one.pulse.read() for one in daemon.scheduler.followers]
+        assert {one.name: one.late for one in pulses} == {
+            "source fake": False,
+            "source slow": True,
+        }
 
 
 async def test_a_slot_that_is_given_back_is_used_at_once(autojump_clock, factory):

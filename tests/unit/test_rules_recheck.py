@@ -89,7 +89,10 @@ async def test_an_issue_that_changed_its_route_is_triaged_anew_before_anything_s
     )
     daemon = await factory.drain()
     (rerouted,) = factory.of_kind(IssueRerouted)
-    assert rerouted.reason == "it changed before anything was started: route by label"
+    assert (
+        rerouted.reason
+        == "it, or the configuration, changed before anything was started: route by label"
+    )
     story = factory.story("AR-1")
     assert story.index("issue-rerouted") < story.index("attempt-started")
     assert [repo for _, repo in factory.workspaces.released] == ["other"]
@@ -127,7 +130,9 @@ async def test_an_issue_that_no_route_leads_anywhere_any_more_starts_nothing(
     daemon = await factory.drain()
     assert_untouched(factory, daemon)
     (parked,) = factory.of_kind(IssueParked)
-    assert parked.reason.startswith("it changed before anything was started: no route: ")
+    assert parked.reason.startswith(
+        "it, or the configuration, changed before anything was started: no route: "
+    )
 
 
 async def test_work_that_has_begun_keeps_the_route_it_began_on(autojump_clock, factory):

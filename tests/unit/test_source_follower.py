@@ -3,12 +3,18 @@
 import pytest
 import trio
 
+from factoryd.core.config import Config, FactoryConfig
 from factoryd.core.errors import SourceFailed
 from factoryd.core.model import Problem
 from factoryd.flow.pulse import Pulse
+from factoryd.flow.settings import Settings
 from factoryd.flow.source_follower import SourceFollower
 from tests.fakes.source import FakeSource
 from tests.unit.samples import issue
+
+
+def polling(seconds):
+    return Settings(Config(factory=FactoryConfig(poll_interval=seconds)))
 
 
 @pytest.fixture
@@ -18,7 +24,7 @@ def source():
 
 @pytest.fixture
 def follower(source):
-    return SourceFollower(source, 30.0, Pulse("source demo", 20.0))
+    return SourceFollower(source, polling(30.0), Pulse("source demo", 20.0))
 
 
 def looks(source):
@@ -122,7 +128,7 @@ async def test_promise_8_a_source_that_hangs_is_late_and_one_that_waits_is_not(
     autojump_clock, nursery, source
 ):
     pulse = Pulse("source demo", 20.0)
-    follower = SourceFollower(source, 3600.0, pulse)
+    follower = SourceFollower(source, polling(3600.0), pulse)
     nursery.start_soon(follower.run, lambda: None)
     await trio.sleep(3000)
     assert not pulse.read().late
@@ -134,3 +140,28 @@ async def test_promise_8_a_source_that_hangs_is_late_and_one_that_waits_is_not(
     gate.set()
     await trio.sleep(1)
     assert not pulse.read().late
+
+
+async def test_a_source_is_looked_at_again_at_once_and_by_the_newest_interval(
+    autojump_clock, nursery, source
+):
+    settings, seen = polling(3600.0), []
+    follower = SourceFollower(source, settings, Pulse("source demo", 20.0))
+    nursery.start_soon(follower.run, lambda: seen.append(trio.current_time()))
+    await trio.sleep(10)
+    settings.replace(polling(30.0).config)
+    follower.look_again()
+    await trio.sleep(100)
+    assert [moment - seen[0] for moment in seen] == pytest.approx([0, 10, 40, 70, 100], abs=0.3)
+
+
+async def test_a_source_that_is_left_is_not_asked_again_and_lets_go(
+    autojump_clock, nursery, source, follower
+):
+    nursery.start_soon(follower.run, lambda: None)
+    await trio.sleep(1)
+    assert source.watching
+    follower.stop()
+    await trio.sleep(1000)
+    assert looks(source) == 1
+    assert not source.watching

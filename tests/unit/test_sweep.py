@@ -28,7 +28,7 @@ async def test_only_a_limit_that_no_one_would_set_is_a_mark(limit, mark):
     process = await trio.lowlevel.open_process(command)
     try:
         with trio.fail_after(5):
-            while read_argv(process.pid)[:1] != ("/bin/sleep",):  # noqa: ASYNC110
+            while read_argv(process.pid)[:1] != ("/bin/sleep",):  # noqa: ASYNC110  a program of its own tells
                 await trio.sleep(0.001)
         assert read_mark(process.pid) == mark
     finally:
@@ -41,7 +41,7 @@ async def test_a_sweep_reaps_no_child_of_somebody_else():
     sweeper.reach_back(0)
     process = await trio.lowlevel.open_process(["/bin/sh", "-c", "exit 3"])
     with trio.fail_after(5):
-        while (stat := read_stat(process.pid)) is None or not stat.ended:  # noqa: ASYNC110
+        while (stat := read_stat(process.pid)) is None or not stat.ended:  # noqa: ASYNC110  the kernel announces no states
             await trio.sleep(0.001)
     assert process.pid in sweeper.sweep().seen
     assert await process.wait() == 3

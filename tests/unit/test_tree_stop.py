@@ -107,7 +107,7 @@ async def test_a_signal_reaches_a_stopped_process_and_lets_it_act():
     process = await trio.lowlevel.open_process(["/bin/sleep", "600"])
     process.send_signal(signal.SIGSTOP)
     with trio.fail_after(5):
-        while (stat := read_stat(process.pid)) is None or stat.state != "T":  # noqa: ASYNC110
+        while (stat := read_stat(process.pid)) is None or stat.state != "T":  # noqa: ASYNC110  the kernel announces no states
             await trio.sleep(0.001)
         done = deliver((stat,), signal.SIGTERM, lambda _: True)
         assert await process.wait() == -signal.SIGTERM
@@ -161,7 +161,7 @@ async def test_a_stopped_process_is_not_woken_to_be_killed():
     process = await trio.lowlevel.open_process(["/bin/sleep", "600"])
     process.send_signal(signal.SIGSTOP)
     with trio.fail_after(5):
-        while (stat := read_stat(process.pid)) is None or stat.state != "T":  # noqa: ASYNC110
+        while (stat := read_stat(process.pid)) is None or stat.state != "T":  # noqa: ASYNC110  the kernel announces no states
             await trio.sleep(0.001)
     done = deliver((stat,), signal.SIGKILL, lambda _: True)
     assert list(done.reached.values()) == [(signal.SIGKILL,)]

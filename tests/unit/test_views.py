@@ -4,7 +4,6 @@ import msgspec
 import pytest
 import trio
 
-from factoryd.core.config import HeartbeatConfig
 from factoryd.core.events import Recorded, decode_fact
 from factoryd.core.model import Containment, IssueState, Problem, Signalled, Skipped, StopReport
 from factoryd.core.registry import Registry
@@ -26,9 +25,9 @@ S = IssueState
 FOREVER = Program()
 
 
-def overview_of(daemon):
-    pulses = Pulses(
-        config=HeartbeatConfig(),
+def overview_of(daemon, pulses=None):
+    pulses = pulses or Pulses(
+        settings=daemon.settings,
         identity=identity(7),
         file=FakeHeartbeatFile(),
         notifier=FakeNotifier(),
@@ -148,7 +147,8 @@ async def test_the_daemon_and_its_sources_are_shown(autojump_clock, factory):
         assert status.daemon.controllers == ("memory", "pids")
         assert (status.daemon.slots, status.daemon.free_slots) == (2, 2)
         assert overview.health().state == "degraded"
-        assert overview.headline() == "0 issues running, 2 slots free, degraded: source failing"
+        said = "starting: 0 issues running, 2 slots free, degraded: source failing"
+        assert overview.headline() == said
         failing.failure = None
         await trio.sleep(10)
         assert overview.health().state == "ok"

@@ -76,7 +76,7 @@ def make(repo: Path, state: Path) -> LocalWorkspaces:
         "none": RepoConfig(path=str(repo), workspace="none"),
         "gone": RepoConfig(path=str(repo / "gone"), workspace="worktree"),
     }
-    return LocalWorkspaces(repos, state, ENV)
+    return LocalWorkspaces(lambda: repos, state, ENV)
 
 
 async def test_a_worktree_is_made_on_a_branch_of_its_own(workspaces, repo, state):
@@ -171,7 +171,7 @@ async def test_what_git_complains_about_is_passed_on(workspaces, repo):
 
 async def test_a_missing_git_is_named(repo, state, tmp_path):
     repos = {"tree": RepoConfig(path=str(repo))}
-    workspaces = LocalWorkspaces(repos, state, {"PATH": str(tmp_path)})
+    workspaces = LocalWorkspaces(lambda: repos, state, {"PATH": str(tmp_path)})
     with pytest.raises(WorkspaceFailed, match=r"git cannot be run \(No such file"):
         await workspaces.prepare(issue(), "tree")
 
@@ -187,7 +187,7 @@ async def test_git_hears_nothing_of_the_daemons_own_surroundings(repo, state, tm
     hook.parent.mkdir(exist_ok=True)
     hook.write_text(f"#!/bin/sh\nenv >{tmp_path}/seen\n")
     hook.chmod(0o755)
-    workspaces = LocalWorkspaces({"tree": RepoConfig(path=str(repo))}, state, environ)
+    workspaces = LocalWorkspaces(lambda: {"tree": RepoConfig(path=str(repo))}, state, environ)
     await workspaces.prepare(issue(), "tree")
     seen = (tmp_path / "seen").read_text()
     assert "GIT_TERMINAL_PROMPT=0" in seen

@@ -13,14 +13,14 @@ PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
 
 def make_wheels(directory: Path) -> Path:
     """Build the product's wheel, those of what it needs beside it, and return the product's."""
-    _pip("wheel", "--wheel-dir", str(directory), str(ROOT))
+    pip("wheel", "--wheel-dir", str(directory), str(ROOT))
     (wheel,) = directory.glob("factoryd-*.whl")
     return wheel
 
 
 def make_payload(suite: str, wheel: Path, directory: Path) -> None:
     """Fill a directory: `site` for the Python of that Debian, `tests` with the checks."""
-    _pip(
+    pip(
         *("install", str(wheel), "--target", str(directory / "site")),
         *("--find-links", str(wheel.parent), "--only-binary", ":all:"),
         *("--python-version", PYTHONS[suite]),
@@ -32,7 +32,8 @@ def make_payload(suite: str, wheel: Path, directory: Path) -> None:
         (directory / package / "__init__.py").touch()
 
 
-def _pip(*words: str) -> None:
+def pip(*words: str) -> None:
+    """Run pip; a failure is told in its words."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     done = subprocess.run([*pip, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"pip {words[0]}: {done.stdout}{done.stderr}"

@@ -1,3 +1,6 @@
+import socket as _socket
+
 class SystemdNotifier:
+    socket: _socket.socket | None
     def __init__(self, debug: bool = ...) -> None: ...
     def notify(self, state: str) -> None: ...

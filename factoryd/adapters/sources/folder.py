@@ -7,6 +7,7 @@ from typing import TypeVar
 import trio
 from inotify_simple import flags
 
+from factoryd.adapters.hands import Hands
 from factoryd.adapters.inotify import Watch, Watches
 from factoryd.adapters.sources.issue_files import show
 from factoryd.adapters.sources.issue_folder import IssueFolder
@@ -35,7 +36,7 @@ class FolderSource:
         self._ready: Watch | None = None
         self._active: Watch | None = None
         self._clock = clock
-        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._hand = Hands(1)
 
     @property
     def name(self) -> str:
@@ -49,10 +50,10 @@ class FolderSource:
 
     async def make_directories(self) -> None:
         """Create the directories that are missing; without this they count as empty."""
-        await self._do(self._folder.make_directories)
+        await self._do(self._folder.make_directories, give_up=True)
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, until the next listing."""
         for watch in (self._active, self._ready):
             if watch is not None:
                 watch.close()
@@ -116,9 +117,7 @@ class FolderSource:
 
     async def _do(self, act: Callable[[], _T], *, give_up: bool = False) -> _T:
         try:
-            return await trio.to_thread.run_sync(
-                act, abandon_on_cancel=give_up, limiter=self._one_at_a_time
-            )
+            return await self._hand.do(act, give_up=give_up)
         except OSError as error:
             where = show(str(error.filename or self._folder.ready.parent))
             raise SourceFailed(

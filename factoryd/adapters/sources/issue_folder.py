@@ -62,7 +62,7 @@ class IssueFolder:
         self._made = False
         self._known: dict[Path, _Known] = {}
         self._listed: dict[str, Issue] = {}
-        """What was ready at the last listing, by file name."""
+        """What was ready or active at the last listing, by file name."""
 
     def make_directories(self) -> None:
         """Create the directories that are missing.
@@ -80,11 +80,12 @@ class IssueFolder:
         Files that have not changed since the last listing are not read again.
         """
         known: dict[Path, _Known] = {}
-        takers = {
-            found.key.casefold(): path
+        active = [
+            (path, found)
             for path, found in self._look(self.active, now, known)
             if isinstance(found, Issue)
-        }
+        ]
+        takers = {issue.key.casefold(): path for path, issue in active}
         issues: list[Issue] = []
         problems: list[Problem] = []
         copies: list[str] = []
@@ -100,7 +101,7 @@ class IssueFolder:
                 problems.append(Problem(where=show(path), reason=reason))
                 copies.append(found.key)
         self._known = known
-        self._listed = {issue.ref: issue for issue in issues}
+        self._listed = {issue.ref: issue for issue in (*issues, *(one for _, one in active))}
         return Listing(issues=tuple(issues), problems=tuple(problems), copies=tuple(copies))
 
     def read(self, issue: Issue) -> Issue | None:

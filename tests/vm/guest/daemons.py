@@ -78,6 +78,7 @@ class Daemon:
         user: User | None = None,
         agent: str = "",
         command: tuple[str, ...] = (),
+        shipped: bool = False,
         **settings: str,
     ) -> None:
         self.root = Path("/srv", name)
@@ -91,10 +92,15 @@ class Daemon:
             subprocess.run(["chown", "-R", account, self.root], check=True)
         places = {"config": "factoryd.toml", "state-dir": "state", "runtime-dir": "run"}
         self._options = [f"--{option}={self.root / place}" for option, place in places.items()]
-        words = [*command, sys.executable, "-m", "factoryd", "run", *self._options]
+        program = [sys.executable, "-m", "factoryd"]
+        if shipped:
+            settings["ExecStopPost"] = " ".join([*program, "reap", "--after-stop", *self._options])
+            settings["ReadWritePaths"] = str(self.root)
+        words = [*command, *program, "run", *self._options]
         self.unit = Unit(
             f"factoryd-{name}",
             user or User(),
+            shipped=shipped,
             ExecStart=" ".join(words),
             Environment=f"PYTHONPATH={os.environ['PYTHONPATH']}",
             **settings,

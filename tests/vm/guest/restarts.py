@@ -5,8 +5,10 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from factoryd.share import shared_file
 from tests.vm.guest.daemons import Daemon, a_daemon
-from tests.vm.guest.units import cgroup_of
+from tests.vm.guest.limits import has_subgroups
+from tests.vm.guest.units import cgroup_of, run
 
 CONTROLLERS = {"cpu", "memory", "pids"}
 KEYS = ("VM-1", "VM-2", "VM-3")
@@ -29,6 +31,30 @@ def a_killed_daemon_in_a_subgroup_has_controllers_on_and_is_replaced() -> None:
         check_adoption(daemon, lambda pid: os.kill(pid, signal.SIGKILL))
         assert set(control.read_text().split()) >= CONTROLLERS
         assert set(daemon.status()["daemon"]["controllers"]) >= CONTROLLERS
+
+
+def the_shipped_unit_of_a_killed_daemon_is_restarted_with_its_agents() -> None:
+    run("systemd-sysusers", str(shared_file("systemd/factoryd.sysusers")))
+    with a_daemon("shipped", account="factoryd", shipped=True) as daemon:
+        control = daemon.unit.cgroup / "cgroup.subtree_control"
+        wanted = CONTROLLERS if has_subgroups() else set()
+        assert set(control.read_text().split()) >= wanted
+        check_adoption(daemon, lambda pid: os.kill(pid, signal.SIGKILL))
+        assert set(control.read_text().split()) >= wanted
+
+
+def the_shipped_unit_goes_on_when_an_agent_is_out_of_memory() -> None:
+    run("systemd-sysusers", str(shared_file("systemd/factoryd.sysusers")))
+    settings = {"account": "factoryd", "shipped": True, "MemoryMax": "256M", "MemorySwapMax": "0"}
+    with a_daemon("hungry", **settings) as daemon:
+        daemon.put("VM-1", WAIT)
+        other, main_pid = sketch(daemon.wait_running("VM-1")), daemon.unit.main_pid
+        daemon.put("VM-2", "exec python3 -c 'bytearray(512 << 20)'")
+        daemon.wait_state("VM-2", "parked")
+        events = (daemon.unit.cgroup / "memory.events").read_text()
+        assert "oom_kill 0" not in events, events
+        assert sketch(daemon.issue("VM-1")["agents"][0]) == other
+        assert (daemon.unit.show("ActiveState"), daemon.unit.main_pid) == ("active", main_pid)
 
 
 def a_hung_daemon_is_killed_by_the_watchdog_and_replaced() -> None:

@@ -12,6 +12,8 @@ _BOTH: tuple[Check, ...] = (
     containment.a_service_of_a_users_own_systemd_contains_its_agents_in_cgroups,
     containment.an_escaped_tree_is_killed_to_the_last_process_and_its_cgroups_are_gone,
     restarts.a_killed_daemon_without_a_subgroup_leaves_controllers_off_and_is_replaced,
+    restarts.the_shipped_unit_of_a_killed_daemon_is_restarted_with_its_agents,
+    restarts.the_shipped_unit_goes_on_when_an_agent_is_out_of_memory,
     restarts.a_hung_daemon_is_killed_by_the_watchdog_and_replaced,
     limits.a_run_over_its_memory_limit_is_reported_as_that_with_the_culprit,
     limits.a_fork_storm_stops_at_its_limit_and_the_daemon_is_fine,

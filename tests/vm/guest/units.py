@@ -5,6 +5,7 @@ import pwd
 import subprocess
 from pathlib import Path
 
+from factoryd.share import shared_file
 from tests.vm.guest.waiting import wait_until
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -25,6 +26,22 @@ RestartSec=100ms
 TimeoutStartSec={start_s:g}
 TimeoutStopSec={start_s:g}
 """
+
+SHIPPED = """{shipped}
+[Unit]
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=
+ExecStopPost=
+ExecReload=
+{more}
+RestartSec=100ms
+WatchdogSec={start_s:g}
+TimeoutStartSec={start_s:g}
+TimeoutStopSec={start_s:g}
+"""
+"""The unit that factoryd comes with, in another place and for a slow machine."""
 
 
 class User:
@@ -51,14 +68,18 @@ class User:
 class Unit:
     """One service."""
 
-    def __init__(self, name: str, user: User, **settings: str) -> None:
+    def __init__(self, name: str, user: User, *, shipped: bool = False, **settings: str) -> None:
         self.name = f"{name}.service"
         self._user = user
         more = "\n".join(f"{key}={value}" for key, value in settings.items())
         file = user.unit_file(self.name)
         file.parent.mkdir(parents=True, exist_ok=True)
         # One that systemd has never heard of needs no reload, which is slow.
-        file.write_text(TEXT.format(more=more, start_s=START_S))
+        text = TEXT.format(more=more, start_s=START_S)
+        if shipped:
+            own = shared_file("systemd/factoryd.service").read_text()
+            text = SHIPPED.format(shipped=own, more=more, start_s=START_S)
+        file.write_text(text)
 
     def start(self) -> None:
         """Start it; return once it has said that it is ready."""

@@ -1,0 +1,1 @@
+"""The supervisors that are compared, each behind the same Protocol."""
