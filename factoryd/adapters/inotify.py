@@ -20,11 +20,19 @@ class Watch:
     moved or removed, polls instead, and watches again as soon as that is possible.
     """
 
-    def __init__(self, watches: "Watches", path: str, events: int, poll_s: float) -> None:
+    def __init__(
+        self,
+        watches: "Watches",
+        path: str,
+        events: int,
+        poll_s: float,
+        told: "Watch | None" = None,
+    ) -> None:
         self.path = path
         self.events = events
         self._watches = watches
         self._poll_s = poll_s
+        self._told = told
         self._handle = watches.attach(self)
         self._changed = trio.Event()
 
@@ -40,17 +48,23 @@ class Watch:
         else:
             await self._changed.wait()
         self._changed = trio.Event()
+        self.renew()
+
+    def renew(self) -> None:
+        """Watch again if the kernel does not; what happens before that is not seen."""
         if self._handle is None:
             self._handle = self._watches.attach(self)
 
     def notice(self) -> None:
         """Take note that something happened."""
         self._changed.set()
+        if self._told is not None:
+            self._told.notice()
 
     def lose(self) -> None:
         """Take note that the kernel watches this path no longer."""
         self._handle = None
-        self._changed.set()
+        self.notice()
 
     def close(self) -> None:
         """Watch no longer. Closing twice is no error."""
@@ -94,12 +108,15 @@ class Watches:
             self._dispatch(self._inotify)
             await trio.sleep(_PAUSE_S)
 
-    def watch(self, path: str, events: int, poll_s: float = 1.0) -> Watch:
+    def watch(
+        self, path: str, events: int, poll_s: float = 1.0, told: Watch | None = None
+    ) -> Watch:
         """Watch a path for `inotify_simple.flags`; every `poll_s` seconds where that fails.
 
-        Look at the path after this call, not before: earlier events are not seen.
+        Look at the path after this call, not before: earlier events are not seen. What happens
+        wakes also who waits for `told`, so that one task can wait for several paths.
         """
-        return Watch(self, path, events, poll_s)
+        return Watch(self, path, events, poll_s, told)
 
     def close(self) -> None:
         """Close the descriptor; no watch may be waited for afterwards."""

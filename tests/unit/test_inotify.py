@@ -207,3 +207,26 @@ async def test_waiting_costs_no_wake_ups(watches, tmp_path):
         assert await is_quiet(watch)
         trio.lowlevel.remove_instrument(counter)
         assert counter.steps <= 3
+
+
+async def test_one_task_waits_for_two_paths_and_a_lost_one_is_watched_again_when_renewed(
+    watches, tmp_path
+):
+    main, other = tmp_path / "main", tmp_path / "other"
+    main.mkdir()
+    other.mkdir()
+    told = watches.watch(str(main), WRITTEN, LONG_S)
+    tells = watches.watch(str(other), WRITTEN, LONG_S, told=told)
+    with told, tells, trio.fail_after(5):
+        assert await is_quiet(told)
+        (other / "file").write_text("x")
+        await told.wait()
+        other.rename(tmp_path / "away")
+        await told.wait()
+        other.mkdir()
+        tells.renew()
+        (other / "file").write_text("x")
+        await told.wait()
+        (main / "file").write_text("x")
+        await told.wait()
+        assert await is_quiet(told)

@@ -33,7 +33,8 @@ class FolderSource:
         self._name = name
         self._folder = IssueFolder(name, path)
         self._watches = watches
-        self._watched: list[Watch] = []
+        self._ready: Watch | None = None
+        self._active: Watch | None = None
         self._clock = clock
         self._hand = Hands(1)
 
@@ -53,19 +54,22 @@ class FolderSource:
 
     def close(self) -> None:
         """Stop watching, until the next listing."""
-        for watch in self._watched:
-            watch.close()
-        self._watched.clear()
+        for watch in (self._active, self._ready):
+            if watch is not None:
+                watch.close()
+        self._active = self._ready = None
 
     async def list_ready(self) -> Listing:
         """Return the issues in `ready/`, each key once, and what lies there and is none."""
         now = self._clock.now()
+        if self._active is not None:
+            self._active.renew()
         listing = await self._do(lambda: self._folder.list_ready(now), give_up=True)
-        if not self._watched:
-            for path, events in ((self._folder.ready, _EVENTS), (self._folder.active, _LEFT)):
-                watch = self._watches.watch(str(path), events)
-                watch.notice()  # for what happened between the listing and the watch
-                self._watched.append(watch)
+        if self._ready is None:
+            self._ready = self._watches.watch(str(self._folder.ready), _EVENTS)
+            active = str(self._folder.active)
+            self._active = self._watches.watch(active, _LEFT, told=self._ready)
+            self._ready.notice()  # for what happened between the listing and the watch
         return listing
 
     async def wait_change(self) -> None:
@@ -73,15 +77,10 @@ class FolderSource:
 
         Also once a file may have left `active/`.
         """
-        await trio.lowlevel.checkpoint()
-        async with trio.open_nursery() as nursery:
-
-            async def wait(watch: Watch) -> None:
-                await watch.wait()
-                nursery.cancel_scope.cancel(reason="one directory has changed")
-
-            for watch in self._watched:
-                nursery.start_soon(wait, watch)
+        if self._ready is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._ready.wait()
 
     async def read(self, issue: Issue) -> Issue | None:
         """Return the issue as its file is now; None when it is gone, malformed or another."""
