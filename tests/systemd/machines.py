@@ -43,7 +43,7 @@ _WHY_NONE = why_none()
 BOOTED = [
     pytest.mark.booted,
     pytest.mark.slow,
-    pytest.mark.timeout(360),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not _REQUIRED and bool(_WHY_NONE), reason=_WHY_NONE),
 ]
 """The marks of a test that needs the machines; without, it is skipped, except in CI."""

@@ -40,6 +40,7 @@ def test_a_daemon_without_progress_is_killed_by_the_watchdog_and_loses_no_agent(
 
 
 def test_five_crashes_in_a_row_end_the_service_and_all_its_agents(factory: Factory) -> None:
+    factory.change("[Timer]\nOnCalendar=\nOnCalendar=yearly", "factoryd-reap.timer")
     factory.start("AR-1", "AR-2")
     factory.change("[Service]\nEnvironment=FACTORYD_FAULT=die-before:daemon-started")
     factory.signal("KILL")

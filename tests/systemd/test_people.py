@@ -2,7 +2,7 @@
 
 import json
 
-from tests.systemd.factory import CONFIG, PLACE, SERVICE, Factory
+from tests.systemd.factory import CONFIG, PLACE, SERVICE, UNITS, Factory
 from tests.systemd.machines import BOOTED, wait_until
 
 pytestmark = BOOTED
@@ -49,6 +49,7 @@ def test_a_user_has_a_service_of_their_own(factory: Factory) -> None:
     machine.run("chown", "-R", "uma:", "/home/uma")
     run("factoryd", "install-units", "--user")
     run("systemctl", "--user", "daemon-reload")
+    assert run("systemd-analyze", "--user", "verify", "--man=no", *UNITS) == ""
     run("systemctl", "--user", "start", SERVICE)
     wait_until(lambda: machine.path("/home/uma/work/up").exists(), "no agent is up")
     before = factory.tree()
