@@ -64,3 +64,12 @@ def test_a_restart_that_keeps_agents_gives_them_to_the_next_daemon(factory: Fact
     assert factory.main_pid != old
     assert factory.tree() == before
     factory.finish("AR-1", "AR-2")
+
+
+def test_a_stop_may_take_longer_than_systemd_would_wait(factory: Factory) -> None:
+    factory.change("[Service]\nTimeoutStopSec=6")
+    factory.configure(grace='"9s"')
+    factory.start("AR-1", agent=play("ignore:TERM", ESCAPES))
+    factory.systemctl("stop", SERVICE)
+    assert not factory.tree()
+    assert factory.show("Result") == "success"
