@@ -41,7 +41,9 @@ class Results:
 
     def total(self, work: str, figure: str, peer: str) -> float:
         """Return the sum of all samples, whatever the number of agents."""
-        kinds = (key for key in self.samples if (key.work, key.figure, key.peer) == (work, figure, peer))
+        kinds = (
+            key for key in self.samples if (key.work, key.figure, key.peer) == (work, figure, peer)
+        )
         return sum(sum(self.samples[key]) for key in kinds)
 
     def save(self, path: Path) -> None:
@@ -62,7 +64,5 @@ class Results:
             Key(one["work"], one["figure"], one["peer"], one["agents"]): one["values"]
             for one in whole.pop("samples")
         }
-        reasons = {
-            (one["work"], one["peer"]): one["reason"] for one in whole.pop("reasons")
-        }
+        reasons = {(one["work"], one["peer"]): one["reason"] for one in whole.pop("reasons")}
         return cls(samples=samples, reasons=reasons, **whole)

@@ -32,7 +32,9 @@ class Circus:
     """A watcher of one process for each agent."""
 
     name = "circus"
-    notes = "a watcher for each agent; stop_children; graceful_timeout 2; check_delay as it is (5 s)"
+    notes = (
+        "a watcher for each agent; stop_children; graceful_timeout 2; check_delay as it is (5 s)"
+    )
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground

@@ -23,9 +23,7 @@ class Factoryd:
         (root / "issues" / "ready").mkdir(parents=True)
         (root / "staged").mkdir()
         (root / "repo").mkdir()
-        config = CONFIG.format(
-            stages=json.dumps([["agent"]]), agent=json.dumps(SCRIPT), grace="2s"
-        )
+        config = CONFIG.format(stages=json.dumps([["agent"]]), agent=json.dumps(SCRIPT), grace="2s")
         (root / "factoryd.toml").write_text(f"{config}{self.limits}")
         self.socket = root / "rt" / "control.sock"
 

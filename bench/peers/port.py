@@ -7,7 +7,7 @@ from bench.agents import Agent
 from bench.ground import Ground
 
 
-class Cannot(Exception):  # noqa: N818  a reason, which the report prints
+class Cannot(Exception):
     """A supervisor has no such thing; the text says why."""
 
 

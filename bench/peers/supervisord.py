@@ -74,7 +74,9 @@ class Supervisord:
         self.ground.put(agents)
         first = agents[0].number
         root = self.ground.root
-        text = PROGRAM.format(root=root, count=len(agents), first=first, log=self.log.format(root=root))
+        text = PROGRAM.format(
+            root=root, count=len(agents), first=first, log=self.log.format(root=root)
+        )
         (root / "agents.conf").write_text(text)
 
     def launch(self) -> None:

@@ -20,9 +20,7 @@ DATABASE = "database after so many finished issues (kB)"
 PEERS = ("bare trio", "factoryd")
 
 
-def measure(
-    sessions: Sessions, name: str, count: int, results: Results, *, seconds: float
-) -> None:
+def measure(sessions: Sessions, name: str, count: int, results: Results, *, seconds: float) -> None:
     """Start so many agents, ask for them, and watch their supervisor do nothing."""
     own = Results()
     with sessions.open(name) as session:

@@ -46,7 +46,13 @@ def cpu_s(pid: int) -> float:
     In steps of a clock tick; `schedstat`, where the kernel has it, tells nanoseconds.
     """
     with suppress(OSError):
-        return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+        return (
+            sum(
+                int(file.read_text().split()[0])
+                for file in Path(f"/proc/{pid}/task").glob("*/schedstat")
+            )
+            / 1e9
+        )
     with suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
