@@ -10,7 +10,7 @@ help:
 	@echo 'make demo   install into .venv and run five issues through the factory'
 	@echo 'make test   install what the tests need and run them all, measuring what they reach'
 	@echo 'make check  the gates and the fast tests, in under a minute'
-	@echo 'make bench  speed and size, with ratios'
+	@echo 'make bench  install what one would use instead, measure factoryd beside it, write the report'
 	@echo 'make clean  remove what was made here'
 
 demo: $(VENV)/installed
@@ -39,8 +39,8 @@ check: $(VENV)/ready
 		$(PYTHON) -m pytest tests/unit -m 'not slow'; tests=$$?; \
 		wait $$gates && exit $$tests
 
-bench: $(VENV)/ready
-	@$(PYTHON) -m bench
+bench: $(VENV)/measuring
+	@$(PYTHON) -m bench run
 
 clean:
 	rm -rf $(VENV) .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -65,4 +65,9 @@ $(VENV)/ready: $(VENV)/installed
 	@echo 'Installing what the tests need into $(VENV)'
 	@$(PIP) install 'pip >= 25.1'
 	@$(PIP) install --editable . --group dev
+	@touch $@
+
+$(VENV)/measuring: $(VENV)/ready
+	@echo 'Installing what the measurements need into $(VENV)'
+	@$(PIP) install --group bench
 	@touch $@

@@ -1,30 +1,11 @@
-"""How long it takes to be told what goes on."""
+"""How long it takes to be told what goes on, as a whole process."""
 
 import subprocess
 import sys
 from statistics import median
 
-from bench.factory import Connection, Factory
+from bench.factory import Factory
 from bench.figures import Figure, seconds_of
-
-
-def status_of_many(count: int = 500) -> list[Figure]:
-    """Measure `Status` of many agents over an open connection (ms)."""
-    with Factory() as factory:
-        factory.submit(count)
-        factory.wait_running(count)
-        with Connection(factory.socket) as connection:
-            value = median(_repeat(connection, "Status")) * 1000
-            floor = median(_repeat(connection, "Health")) * 1000
-    return [
-        Figure(
-            name=f"Status of {count} agents, open socket (ms)",
-            value=value,
-            baseline=floor,
-            target="median at most 3 ms (compared with Health)",
-            met=value <= 3,
-        )
-    ]
 
 
 def command_line() -> list[Figure]:
@@ -42,10 +23,6 @@ def command_line() -> list[Figure]:
             met=ours <= 4 * bare,
         )
     ]
-
-
-def _repeat(connection: Connection, method: str) -> list[float]:
-    return [seconds_of(lambda: connection.call_raw(method)) for _ in range(200)]
 
 
 def _interleaved(one: list[str], other: list[str], repeats: int) -> tuple[float, float]:

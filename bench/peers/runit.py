@@ -1,6 +1,9 @@
 """runit: `runsvdir` with a `runsv` for each agent."""
 
 import struct
+import subprocess
+import time
+from collections.abc import Sequence
 
 from bench.agents import Agent
 from bench.ground import end
@@ -11,11 +14,12 @@ PID_AT = 12
 
 
 class Runit(Supervision):
-    """Services are there when runsvdir starts: it looks for new ones every few seconds only."""
+    """Services are there when runsvdir starts, as it looks for new ones only every few seconds."""
 
     name = "runit"
     notes = "runsvdir is started over the prepared services; sv -w 2 force-stop"
     programs = frozenset(("runsvdir", "runsv"))
+    _process: subprocess.Popen[bytes] | None = None
 
     def version(self) -> str:
         """Return the package's."""
@@ -24,9 +28,14 @@ class Runit(Supervision):
     def up(self) -> None:
         """Leave it to `launch`."""
 
-    def launch(self) -> None:
-        """Link the services and start runsvdir."""
+    def prepare(self, agents: Sequence[Agent]) -> None:
+        """Link the services, too; runsvdir waits for a directory to be older than a second."""
+        super().prepare(agents)
         self.publish()
+        time.sleep(1.1)
+
+    def launch(self) -> None:
+        """Start runsvdir."""
         self._process = self.ground.start(["runsvdir", "-P", str(self.scan)])
 
     def status_command(self) -> list[str]:
@@ -52,10 +61,12 @@ class Runit(Supervision):
 
     def restart(self) -> None:
         """Start runsvdir again."""
+        assert self._process is not None
         self._process.wait()
         self._process = self.ground.start(["runsvdir", "-P", str(self.scan)])
         self.wait_supervised()
 
     def down(self) -> None:
-        """Have runsvdir end; its services stop by the HUP it takes for that."""
-        end(self._process)
+        """End runsvdir, if it was started; its services are the ground's to end."""
+        if self._process is not None:
+            end(self._process)
