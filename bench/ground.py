@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -39,6 +38,7 @@ class Ground:
             "HOME": str(inside),
             "LANG": "C.UTF-8",
         }
+        self._children: list[subprocess.Popen[bytes]] = []
         (root / "agents").mkdir()
 
     def script(self, agent: Agent) -> str:
@@ -59,7 +59,7 @@ class Ground:
     ) -> subprocess.Popen[bytes]:
         """Start a program in the cgroup, in a session of its own; what it says goes into a file."""
         with (self.root / "log").open("ab") as log:
-            return subprocess.Popen(
+            child = subprocess.Popen(
                 [*ENTER, str(self.group / "cgroup.procs"), *command],
                 cwd=self.root,
                 env={**self.environ, **(environ or {})},
@@ -68,6 +68,8 @@ class Ground:
                 stderr=log,
                 start_new_session=True,
             )
+        self._children.append(child)
+        return child
 
     def run(self, command: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
         """Run a program to its end as `start` does and return what it prints."""
@@ -112,6 +114,12 @@ class Ground:
             ended += len(pids)
         return ended
 
+    def end(self) -> None:
+        """Kill everything that is left here, supervisor and all."""
+        end_group(self.group)
+        for child in self._children:
+            child.wait()
+
     def naps(self) -> dict[int, list[int]]:
         """Return the processes that do an agent's work, by its number."""
         found: dict[int, list[int]] = {}
@@ -135,7 +143,11 @@ def a_ground() -> Iterator[Ground]:
     group.mkdir()
     try:
         with Words(root / "words") as words:
-            yield Ground(root, root, group, words)
+            ground = Ground(root, root, group, words)
+            try:
+                yield ground
+            finally:
+                ground.end()
     finally:
         end_group(group)
         shutil.rmtree(root)
@@ -146,17 +158,6 @@ def _memory() -> Path | None:
     shm = Path("/dev/shm")
     has_room = os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > ROOM_BYTES
     return shm if has_room else None
-
-
-def end(process: subprocess.Popen[bytes], *, within_s: float = 60) -> None:
-    """Ask a child to end, by force if it does not in time."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(within_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    process.wait()
 
 
 def wait_for(path: Path, *, within_s: float = 30) -> None:

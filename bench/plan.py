@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from bench.results import Results
 from bench.scale import Scale
@@ -57,7 +58,7 @@ class Plan:
 
         for count, repeats in self._scale.fleets:
             for name in _turns(self._scale.peers, repeats):
-                self._with(name, starting.WORK, lambda one, count=count: measure(one, count))
+                self._with(name, starting.WORK, partial(measure, count=count))
 
     def _trees(self) -> None:
         count, repeats = self._scale.trees
@@ -94,11 +95,8 @@ class Plan:
     def _output(self) -> None:
         count, seconds = self._scale.output
         for name in self._scale.writing:
-            self._fenced(
-                name,
-                output.WORK,
-                lambda name=name: output.measure(name, count, seconds, self._results),
-            )
+            measure = partial(output.measure, name, count, seconds, self._results)
+            self._fenced(name, output.WORK, measure)
 
     def _growth(self) -> None:
         seconds = self._scale.growth_idle_s

@@ -50,7 +50,8 @@ Peers are configured for the task as their documentation has it; nothing is patc
   by command, the whole process.
 - *Stop of a tree*: 22 processes, of which one is a daemon in a session of its own. A time is given only
   where nothing survived.
-- *Stop of all*: every tenth ignores SIGTERM, so the grace of 2 s always passes; what came on top is shown.
+- *Stop of all*: every tenth ignores SIGTERM, so the grace of 2 s always passes; what came on top is shown. What
+  took more than ten seconds was measured once.
 - *Kill of the supervisor*: all of its own processes get SIGKILL at once and it is started again. Lost is
   an agent whose run ended by that, duplicated one that now runs twice, orphaned a process of the first
   runs that outlives a stop of everything.

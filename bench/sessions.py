@@ -45,7 +45,6 @@ class Sessions:
             try:
                 yield Session(peer, ground)
             finally:
-                ground.end_agents()
                 peer.down()
 
     def _ground(self, name: str) -> AbstractContextManager[Ground]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from bench.agents import Agent
-from bench.ground import Ground, end, wait_for
+from bench.ground import Ground, wait_for
 from bench.peers.port import Cannot
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
@@ -74,16 +74,12 @@ class _Loop:
 
     def restart(self) -> None:
         """Start it with all agents, as it knows of none."""
-        self._disconnect()
+        self.down()
         self._process.wait()
         self.up(self._scripts)
 
     def down(self) -> None:
-        """End the loop."""
-        self._disconnect()
-        end(self._process)
-
-    def _disconnect(self) -> None:
+        """Close the connection."""
         self._lines.close()
         self._socket.close()
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import zmq
+from typing_extensions import override
 
 from bench.agents import Agent
-from bench.ground import Ground, end
+from bench.ground import Ground
 from bench.peers.installed import PYTHON_PEERS, python_version
 
 CONFIG = """
@@ -97,16 +98,12 @@ class Circus:
 
     def restart(self) -> None:
         """Start circusd with the same configuration."""
-        self._disconnect()
+        self.down()
         self._process.wait()
         self.up()
 
     def down(self) -> None:
-        """End circusd and its agents."""
-        self._disconnect()
-        end(self._process)
-
-    def _disconnect(self) -> None:
+        """Close the connection."""
         self._socket.close()
         self._context.term()
 
@@ -127,6 +124,7 @@ def _program(name: str) -> str:
 
 
 class _KeepingOutput(Circus):
+    @override
     def more(self, agent: Agent) -> str:
         """Have the output in a file."""
         file = self.ground.inside / f"out-{agent.number}.log"

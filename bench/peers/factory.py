@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import factoryd
 from bench.agents import Agent
 from bench.factory import CONFIG, SCRIPT, Connection, wait_until
-from bench.ground import Ground, end
+from bench.ground import Ground
 
 
 class Factoryd:
@@ -84,9 +84,8 @@ class Factoryd:
         self.up()
 
     def down(self) -> None:
-        """Stop the daemon and all agents."""
+        """Close the connection."""
         self.connection.close()
-        end(self.process)
 
     def _connects(self) -> bool:
         try:

@@ -4,6 +4,9 @@ import json
 import socket
 import struct
 from collections.abc import Sequence
+from typing import Any
+
+from typing_extensions import override
 
 from bench.agents import Agent
 from bench.ground import Ground, wait_for
@@ -95,9 +98,8 @@ class Pm2:
         self._connect()
 
     def down(self) -> None:
-        """End the daemon and its agents."""
+        """Close the connection."""
         self._socket.close()
-        self._run("kill")
 
     def _run(self, *words: str) -> str:
         return self.ground.run([self._pm2, *words], self._environ)
@@ -109,7 +111,7 @@ class Pm2:
         self._socket.settimeout(120)
         self._socket.connect(str(path))
 
-    def _call(self, method: str, *arguments: object) -> list:
+    def _call(self, method: str, *arguments: object) -> list[Any]:
         self._send(method, *arguments)
         return self._receive()
 
@@ -120,8 +122,8 @@ class Pm2:
         framed = b"".join(struct.pack(">I", len(part)) + part for part in parts)
         self._socket.sendall(bytes([1 << 4 | len(parts)]) + framed)
 
-    def _receive(self) -> list:
-        answer = {}
+    def _receive(self) -> list[Any]:
+        answer: dict[str, list[Any]] = {}
         (head,) = self._exactly(1)
         for _ in range(head & 0xF):
             (length,) = struct.unpack(">I", self._exactly(4))
@@ -143,6 +145,7 @@ class Pm2:
 
 
 class _KeepingOutput(Pm2):
+    @override
     def more(self, agent: Agent) -> dict[str, str]:
         """Have the output in a file."""
         file = str(self.ground.inside / f"out-{agent.number}.log")

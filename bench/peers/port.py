@@ -14,7 +14,7 @@ class Cannot(Exception):
 class Peer(Protocol):
     """A supervisor on a ground of its own, configured as its documentation tells for the task.
 
-    Whoever makes one calls `up` first and `down` last; the ground ends whatever is left then.
+    Whoever makes one calls `up` first and `down` last; the ground ends whatever runs then.
     Times are the caller's to take: a method returns when the supervisor says that it is done.
     """
 
@@ -67,5 +67,5 @@ class Peer(Protocol):
         ...
 
     def down(self) -> None:
-        """End the supervisor."""
+        """Let go of connections and of whatever is outside the ground."""
         ...

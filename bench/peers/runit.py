@@ -1,12 +1,12 @@
 """runit: `runsvdir` with a `runsv` for each agent."""
 
 import struct
-import subprocess
 import time
 from collections.abc import Sequence
 
+from typing_extensions import override
+
 from bench.agents import Agent
-from bench.ground import end
 from bench.peers.supervision import Supervision, debian_version
 
 PID_AT = 12
@@ -19,7 +19,6 @@ class Runit(Supervision):
     name = "runit"
     notes = "runsvdir is started over the prepared services; sv -w 2 force-stop"
     programs = frozenset(("runsvdir", "runsv"))
-    _process: subprocess.Popen[bytes] | None = None
 
     def version(self) -> str:
         """Return the package's."""
@@ -28,6 +27,7 @@ class Runit(Supervision):
     def up(self) -> None:
         """Leave it to `launch`."""
 
+    @override
     def prepare(self, agents: Sequence[Agent]) -> None:
         """Link the services, too; runsvdir waits for a directory to be older than a second."""
         super().prepare(agents)
@@ -61,12 +61,9 @@ class Runit(Supervision):
 
     def restart(self) -> None:
         """Start runsvdir again."""
-        assert self._process is not None
         self._process.wait()
         self._process = self.ground.start(["runsvdir", "-P", str(self.scan)])
         self.wait_supervised()
 
     def down(self) -> None:
-        """End runsvdir, if it was started; its services are the ground's to end."""
-        if self._process is not None:
-            end(self._process)
+        """There is nothing to let go of."""

@@ -4,8 +4,10 @@ import struct
 import time
 from pathlib import Path
 
+from typing_extensions import override
+
 from bench.agents import Agent
-from bench.ground import end, wait_for
+from bench.ground import wait_for
 from bench.peers.supervision import Supervision, debian_version
 
 PID_AT = 24
@@ -29,6 +31,7 @@ class S6(Supervision):
         wait_for(self.scan / ".s6-svscan" / "control")
         time.sleep(0.1)  # it opens the pipe for reading right after having made it
 
+    @override
     def configure(self, service: Path) -> None:
         """Set the grace."""
         (service / "timeout-kill").write_text("2000\n")
@@ -65,5 +68,4 @@ class S6(Supervision):
         self.wait_supervised()
 
     def down(self) -> None:
-        """Have s6-svscan end everything."""
-        end(self._process)
+        """There is nothing to let go of."""

@@ -8,8 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from xmlrpc.client import ServerProxy, Transport
 
+from typing_extensions import override
+
 from bench.agents import Agent
-from bench.ground import Ground, end
+from bench.ground import Ground
 from bench.peers.installed import PYTHON_PEERS, python_version
 
 CONFIG = """
@@ -113,9 +115,8 @@ class Supervisord:
         self.up()
 
     def down(self) -> None:
-        """End supervisord and its agents."""
+        """Close the connection."""
         self._server("close")()
-        end(self._process)
 
     def _wait_answer(self) -> None:
         until = time.monotonic() + 30
@@ -132,6 +133,7 @@ class _UnixConnection(http.client.HTTPConnection):
         super().__init__("localhost")
         self._path = path
 
+    @override
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(120)
@@ -150,11 +152,13 @@ class _UnixTransport(Transport):
         self._path = path
         self._kept: _UnixConnection | None = None
 
+    @override
     def make_connection(self, _host: object) -> http.client.HTTPConnection:
         if self._kept is None:
             self._kept = _UnixConnection(self._path)
         return self._kept
 
+    @override
     def close(self) -> None:
         if self._kept is not None:
             self._kept.close()

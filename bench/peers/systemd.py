@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from jeepney import DBusAddress, MessageType, new_method_call
+from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
 from bench.agents import Agent, argv_of
@@ -29,6 +29,9 @@ RestartSec=0
 TimeoutStopSec=2
 StandardOutput=null
 """
+
+IN_FLIGHT = 100
+"""The bus lets nobody wait for more than 128 replies."""
 
 MANAGER = DBusAddress(
     "/org/freedesktop/systemd1",
@@ -108,7 +111,7 @@ class Systemd:
         self._prepared = [agent.number for agent in agents]
 
     def launch(self) -> None:
-        """Ask for the start of each, then wait for all answers."""
+        """Ask for the start of each."""
         self._numbers += self._prepared
         self._call_each("StartUnit", self._prepared)
 
@@ -154,21 +157,25 @@ class Systemd:
                 return
 
     def _call_each(self, method: str, numbers: Sequence[int]) -> None:
-        waiting = set()
-        for number in numbers:
-            words = (f"{self._unit}@{number}.service", "replace")
-            serial = next(self._bus.outgoing_serial)
-            self._bus.send(new_method_call(MANAGER, method, "ss", words), serial=serial)
-            waiting.add(serial)
-        while waiting:
+        """Call a method for each unit, many at a time."""
+        to_call, waiting = list(reversed(numbers)), set[int]()
+        while to_call or waiting:
+            while to_call and len(waiting) < IN_FLIGHT:
+                words = (f"{self._unit}@{to_call.pop()}.service", "replace")
+                serial = next(self._bus.outgoing_serial)
+                self._bus.send(new_method_call(MANAGER, method, "ss", words), serial=serial)
+                waiting.add(serial)
             message = self._bus.receive(timeout=120)
-            reply_to = message.header.fields.get(5)
+            reply_to = message.header.fields.get(HeaderFields.reply_serial)
             if reply_to in waiting:
                 assert message.header.message_type is MessageType.method_return, message.body
                 waiting.remove(reply_to)
 
-    def _call(self, method: str, signature: str | None = None, body: tuple = ()) -> tuple:
+    def _call(
+        self, method: str, signature: str | None = None, body: tuple[object, ...] = ()
+    ) -> tuple[Any, ...]:
         call = new_method_call(MANAGER, method, signature, body)
         answer = self._bus.send_and_get_reply(call, timeout=120)
         assert answer.header.message_type is MessageType.method_return, answer.body
-        return answer.body
+        values: tuple[Any, ...] = answer.body
+        return values

@@ -40,7 +40,6 @@ def measure(name: str, count: int, seconds: int, results: Results) -> None:
         try:
             _measure(Session(peer, ground), count, seconds, results)
         finally:
-            ground.end_agents()
             peer.down()
 
 
