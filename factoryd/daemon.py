@@ -19,15 +19,10 @@ from factoryd.adapters.config_file import load_config
 from factoryd.adapters.desk import StateDesk
 from factoryd.adapters.directories import Directories, make_directories
 from factoryd.adapters.faults import FaultyStore, read_fault
+from factoryd.adapters.forwarding import JournalSink, SilentSink, SwitchedSink, keep_up
 from factoryd.adapters.heartbeat_file import AtomicHeartbeatFile
 from factoryd.adapters.inotify import Watches
-from factoryd.adapters.journald import (
-    Journal,
-    JournalSink,
-    SilentSink,
-    SwitchedSink,
-    keep_up,
-)
+from factoryd.adapters.journald import Journal
 from factoryd.adapters.listening import open_control_socket
 from factoryd.adapters.lock import InstanceLock
 from factoryd.adapters.output import Follower

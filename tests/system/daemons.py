@@ -25,6 +25,7 @@ from factoryd.core.model import RunId
 from factoryd.daemon import tree_root_name
 from factoryd.wire.framing import END, INTERFACE
 from tests.conftest import empty
+from tests.groups import list_pids_below
 
 ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "tests" / "fakes" / "agent.py"
@@ -385,11 +386,7 @@ class Place:
 
     def survivors(self) -> list[str]:
         """Return the processes that agents here have left, by their cgroup and by their marks."""
-        pids = {
-            int(pid)
-            for procs in self.cgroup.glob("agents/**/cgroup.procs")
-            for pid in procs.read_text().split()
-        }
+        pids = set(list_pids_below(self.cgroup / "agents"))
         marked = f"FACTORY_SOCKET={self.socket}".encode()
         for process in psutil.process_iter():
             try:

@@ -22,6 +22,7 @@ from factoryd.core.events import (
     RunExited,
     RunStarting,
 )
+from tests.groups import list_pids_below
 from tests.system.daemons import Daemon, Place, configuration, eventually
 
 WITHIN_A_SECOND_S = 1.0
@@ -75,9 +76,8 @@ def let_end(place: Place, *keys: str) -> None:
 
 def processes(place: Place) -> dict[int, int]:
     """Return every process of every agent, with the moment it began."""
-    procs = place.cgroup.glob("agents/**/cgroup.procs")
-    pids = [int(pid) for each in procs for pid in each.read_text().split()]
-    return {stat.pid: stat.start_ticks for stat in map(read_stat, pids) if stat is not None}
+    stats = map(read_stat, list_pids_below(place.cgroup / "agents"))
+    return {stat.pid: stat.start_ticks for stat in stats if stat is not None}
 
 
 def is_started(issue: dict[str, Any]) -> bool:

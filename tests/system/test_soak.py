@@ -26,6 +26,7 @@ from factoryd.core.events import (
 )
 from factoryd.core.lifecycle import IN_FLIGHT
 from factoryd.core.registry import Registry
+from tests.groups import walk_groups
 from tests.system.daemons import CallFailed, Daemon, Place, a_place, eventually, play
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(290)]
@@ -192,7 +193,7 @@ class Soak:
         for each in opened.iterdir():
             with suppress(FileNotFoundError):  # closed meanwhile
                 names.append(str(each.readlink()).partition(":[")[0])
-        cgroups = [str(path) for path in self.place.cgroup.rglob("*") if path.is_dir()]
+        cgroups = map(str, walk_groups(self.place.cgroup))
         return tuple(sorted(names)), tuple(sorted(cgroups))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from factoryd.core.model import ProcessIdentity
+from tests.groups import walk_groups
 from tests.systemd.machines import Machine, wait_until
 from tests.vm.payload import PYTHONS, pip
 
@@ -249,8 +250,9 @@ class Factory:
 
     def kill_tree(self) -> None:
         """Kill what a failed test has left of its agents."""
-        for group in self.machine.cgroups.glob("*.slice/**/factoryd.service/agents"):
-            (group / "cgroup.kill").write_text("1")
+        for group in walk_groups(self.machine.cgroups):
+            if group.parts[-2:] == ("factoryd.service", "agents"):
+                (group / "cgroup.kill").write_text("1")
         wait_until(lambda: not self.tree(), "agents cannot be killed")
 
     def journal(self, *words: str) -> str:

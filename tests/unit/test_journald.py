@@ -10,17 +10,14 @@ import pytest
 import trio
 import trio.testing
 
+from factoryd.adapters.forwarding import JournalSink, SilentSink, SwitchedSink, keep_up
 from factoryd.adapters.journald import (
     MAX_JOURNAL_LINE,
     MAX_KEPT_BYTES,
     Journal,
     JournalHandler,
-    JournalSink,
     LabelFormatter,
-    SilentSink,
-    SwitchedSink,
     connect_journal,
-    keep_up,
     set_up_logging,
 )
 from factoryd.core import labels

@@ -142,7 +142,8 @@ def run(*words: str, check: bool = True, **how: object) -> str:
 def processes(cgroup: Path) -> dict[int, str]:
     """Return what runs in a cgroup and below it: command lines by pid."""
     found = {}
-    for file in (cgroup / "cgroup.procs", *cgroup.glob("**/cgroup.procs")):
+    for group, _, _ in os.walk(cgroup):  # passes over those that go meanwhile
+        file = Path(group, "cgroup.procs")
         for pid in file.read_text().split() if file.exists() else ():
             words = Path("/proc", pid, "cmdline")
             found[int(pid)] = words.read_text().replace("\0", " ") if words.exists() else "(ended)"
