@@ -78,7 +78,8 @@ def write_readme(results: Results, readme: Path = README) -> None:
     if begin in text:
         text = re.sub(f"{begin}.*?{end}", lambda _: block, text, flags=re.DOTALL)
     else:
-        text = text.replace("\n## What you get\n", f"\n{block}\n\n## What you get\n", 1)
+        picture = "\n```\n issues/ready"
+        text = text.replace(picture, f"\n{block}\n{picture}", 1)
     readme.write_text(text)
 
 
