@@ -78,7 +78,8 @@ def write_readme(results: Results, readme: Path = README) -> None:
     if begin in text:
         text = re.sub(f"{begin}.*?{end}", lambda _: block, text, flags=re.DOTALL)
     else:
-        text = text.replace("\n## What you get\n", f"\n{block}\n\n## What you get\n", 1)
+        picture = "\n```\n issues/ready"
+        text = text.replace(picture, f"\n{block}\n{picture}", 1)
     readme.write_text(text)
 
 
@@ -95,13 +96,17 @@ def _headlines(results: Results) -> Iterator[str]:
         yield f"- supervisord takes {svg.figure(slow / ours)} times as long as factoryd for it;"
     if ours_left := results.samples.get(Key(tree.WORK, tree.SURVIVORS, OURS, 1)):
         theirs = {
-            name: results.median(Key(tree.WORK, tree.SURVIVORS, name, 1)) or 0 for name in PEERS
+            name: left
+            for name in PEERS
+            if (left := results.median(Key(tree.WORK, tree.SURVIVORS, name, 1))) is not None
         }
         worst = max(theirs.values())
         names = _list([name for name, left in theirs.items() if left == worst])
+        best = [name for name, left in theirs.items() if left == 0 and name != OURS]
+        also = f", as with {_list(best)}" if best else ""
         yield (
-            f"- a stopped tree of 22 processes leaves {sum(ours_left):.0f} behind,"
-            f" with {names} {worst:.0f}."
+            f"- a stopped tree of 22 processes leaves {sum(ours_left):.0f} behind{also};"
+            f" with {names} it is {worst:.0f}."
         )
 
 
