@@ -156,7 +156,7 @@ class Overview:
         suffix = f", degraded: {', '.join(degraded)}" if degraded else ""
         refused = ", the configuration file has mistakes" if self._settings.mistakes else ""
         state = "" if self._pulses.state == "running" else f"{self._pulses.state}: "
-        counts = f"{running} issues running, {self._slots.free} slots free"
+        counts = f"issues running: {running}, slots free: {self._slots.free}"
         return f"{state}{counts}{paused}{suffix}{refused}"
 
     def _daemon(self) -> DaemonView:

@@ -12,7 +12,7 @@ def test_a_started_service_answers_at_once_and_says_how_it_is(factory: Factory) 
     assert (shown["state"], shown["containment"]) == ("running", "cgroup")
     assert shown["pid"] == factory.main_pid
     factory.start("AR-1")
-    wait_until(lambda: "1 issues running" in factory.show("StatusText"), "it says otherwise")
+    wait_until(lambda: "issues running: 1," in factory.show("StatusText"), "it says otherwise")
     assert "active (running)" in factory.systemctl("status", SERVICE)
 
 

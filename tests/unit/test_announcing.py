@@ -71,7 +71,7 @@ async def test_a_start_or_stop_without_progress_or_without_end_gets_no_more_time
 
 async def test_the_status_is_one_line_that_follows_what_no_fact_tells(autojump_clock, parts):
     await trio.sleep(1)
-    assert parts.said("status")[-1] == "status starting: 0 issues running, 2 slots free"
+    assert parts.said("status")[-1] == "status starting: issues running: 0, slots free: 2"
     await parts.pulses.become("running")
     parts.announcer._settings.refuse(("f.toml: x: is unknown",))
     with parts.pulses.declare("reaper", 1.0).busy():
@@ -79,6 +79,6 @@ async def test_the_status_is_one_line_that_follows_what_no_fact_tells(autojump_c
         await parts.pulses.become("running")  # a heartbeat is when it is noticed
         await trio.sleep(1)
         assert parts.said("status")[-1] == (
-            "status 0 issues running, 2 slots free, degraded: reaper, "
+            "status issues running: 0, slots free: 2, degraded: reaper, "
             "the configuration file has mistakes"
         )

@@ -147,7 +147,7 @@ async def test_the_daemon_and_its_sources_are_shown(autojump_clock, factory):
         assert status.daemon.controllers == ("memory", "pids")
         assert (status.daemon.slots, status.daemon.free_slots) == (2, 2)
         assert overview.health().state == "degraded"
-        said = "starting: 0 issues running, 2 slots free, degraded: source failing"
+        said = "starting: issues running: 0, slots free: 2, degraded: source failing"
         assert overview.headline() == said
         failing.failure = None
         await trio.sleep(10)
