@@ -17,9 +17,10 @@ demo: $(VENV)/installed
 	@command -v git >/dev/null || .ci/need git
 	@$(PYTHON) examples/demo/run
 
-# Two halves side by side: what mostly waits for machines, and the rest, whose reach is measured.
+# Two halves side by side: what takes long by itself, and the rest, whose reach is measured.
 # Without these programs the tests that need one are skipped, except in CI.
-APART := tests/vm tests/systemd tests/system/test_chaos.py tests/unit/test_model_machine.py
+APART := tests/vm tests/systemd tests/system/test_chaos.py tests/system/test_kill_points.py \
+	tests/system/test_soak.py tests/unit/test_model_machine.py tests/test_architecture.py
 
 test: $(VENV)/ready
 	@.ci/need mmdebstrap qemu-system-x86 cpio systemd-container mandoc zsh fish bash-completion || [ "$$CI" != true ]
