@@ -16,6 +16,9 @@ from factoryd.adapters.proc import Stat, list_pids, read_argv, read_stat
 
 _numbers = itertools.count(1)
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start can be interrupted
+
 
 def children_left() -> bool:
     """Say whether a child, running or zombie, is still ours to wait for."""

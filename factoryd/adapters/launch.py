@@ -20,7 +20,6 @@ Process = subprocess.Popen[bytes]  # noqa: TID251 (this is the door that all age
 SHIM = Path(__file__).parent.parent / "libexec" / "agent-shim"
 """Run through /bin/sh by name, as an installation may drop the execute bit."""
 
-_SHIM_PATH = str(SHIM)
 _STATUS = "status"
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -182,7 +181,7 @@ def shim_argv(place: TreePlace, argv: tuple[str, ...], options: tuple[str, ...])
     """Return the command line of the shim, which is what people see in `ps`."""
     names = ("--agent-name", place.agent, "--run", place.run)
     status = ("--status", f"{place.directory}/{_STATUS}")
-    return ("/bin/sh", _SHIM_PATH, *names, *options, *status, "--", *argv)
+    return ("/bin/sh", str(SHIM), *names, *options, *status, "--", *argv)
 
 
 def parse_shim(argv: tuple[str, ...]) -> dict[str, str] | None:

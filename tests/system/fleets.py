@@ -167,7 +167,7 @@ import json, os, signal, sys
 from factoryd import __main__ as program
 
 class FileJournal:
-    is_behind = False
+    is_behind, is_even = False, True
     def __init__(self, path, most):
         self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self.left = most

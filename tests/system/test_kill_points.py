@@ -223,8 +223,9 @@ IN_THE_WAY = "issues/done/A-1.md.outcome.json"
 KEEP = """
 ln -s /bin/sh ../keepme
 ../keepme -c 'until [ -e ../released ]; do sleep 0.05; done' 9>&- &
+until [ "$(cat /proc/$!/comm)" = keepme ]; do sleep 0.01; done
 """
-"""Leave a protected process behind."""
+"""Leave a protected process behind, which it is by its name."""
 
 LIVES = {
     "reviewed": Life(

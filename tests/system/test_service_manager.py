@@ -73,7 +73,9 @@ async def test_ready_is_said_when_it_recovered_and_serves_then_reloading_then_st
             assert status["daemon"]["state"] == "running"
             (issue,) = status["issues"]
             assert issue["agents"][0]["pid"] == agent["pid"]
-            await place.wait_for(lambda: "STATUS=issues running: 1, slots free: 19" in manager.hear())
+            await place.wait_for(
+                lambda: "STATUS=issues running: 1, slots free: 19" in manager.hear()
+            )
 
             before_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
             place.config.write_text(configuration(factory="slots = 3"))
@@ -84,7 +86,9 @@ async def test_ready_is_said_when_it_recovered_and_serves_then_reloading_then_st
             assert before_us <= moment_us <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
             ready = [n for n, one in enumerate(manager.said) if one == "READY=1"]
             assert ready[0] < manager.said.index(reloading) < ready[1]
-            await place.wait_for(lambda: "STATUS=issues running: 1, slots free: 2" in manager.hear())
+            await place.wait_for(
+                lambda: "STATUS=issues running: 1, slots free: 2" in manager.hear()
+            )
 
             place.config.write_text("slots = 3")
             second.signal(SIGHUP)

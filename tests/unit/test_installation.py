@@ -1,6 +1,7 @@
 """`install-units` and `uninstall-units`: whole files, in their places, and nobody else's touched."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path, PurePath
@@ -27,6 +28,7 @@ from factoryd.installing import (
     install_units,
     uninstall_units,
 )
+from factoryd.share import shared_file
 from tests.programs import find_program
 
 ROOT = Path(__file__).parents[2]
@@ -50,9 +52,11 @@ def open_place():
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
+from factoryd import installing
 from factoryd.core.errors import PermissionDenied
 from factoryd.installing import Target, install_units
 Path(sys.argv[1]).chmod(0o555)
+installing.shared_file = Path(sys.argv[2]).joinpath
 if os.geteuid() == 0:
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)
@@ -342,15 +346,20 @@ def test_directories_that_are_made_are_open_to_all_whatever_the_umask(tmp_path):
 
 
 def test_who_may_not_write_there_is_told_what_to_do(open_place):
+    root, shipped = open_place / "root", open_place / "shipped"
+    root.mkdir()
+    for one in for_machine().files:  # where these are otherwise, nobody may not look
+        (shipped / one.name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(shared_file(one.name), shipped / one.name)
     done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, str(open_place)],
+        [sys.executable, "-c", AS_NOBODY, str(root), str(shipped)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.stdout == (
-        f"{open_place}/{SERVICE}: you may not write there: run it as root, or with --user\n"
+        f"{root}/{SERVICE}: you may not write there: run it as root, or with --user\n"
     )
 
 
