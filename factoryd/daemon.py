@@ -271,6 +271,7 @@ class Daemon:
             await services.start(self._control.serve, listener)
             services.start_soon(self._wait_for_stop)
             await self._pulses.become("running")
+            self._notifier.status(self._overview.headline())
             self._notifier.ready()
             services.start_soon(self._reloader.run)
             try:

@@ -1,7 +1,6 @@
 """What the service manager is told: how the daemon is, and that it needs more time."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import trio
 
@@ -38,31 +37,32 @@ class Announcer:
         self._pulses = pulses
         self._ledger = ledger
         self._settings = settings
+        self._news = trio.Event()
+        """Set when the daemon may not be as it was last shown."""
 
     async def run(self) -> None:
         """Speak until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._show_status)
             nursery.start_soon(self._ask_for_time)
+            nursery.start_soon(self._hear, self._next_fact)
+            nursery.start_soon(self._hear, self._pulses.wait_beat)
+            nursery.start_soon(self._hear, self._settings.wait_read)
 
     async def _show_status(self) -> None:
         while True:
-            seq = self._ledger.registry.seq
             self._notifier.status(self._overview.headline())
-            await self._wait_news(seq)
+            await self._news.wait()
+            self._news = trio.Event()
             await trio.sleep(AT_MOST_EVERY_S)
 
-    async def _wait_news(self, seq: int) -> None:
-        """Return at the next fact, heartbeat or reading of the configuration's file."""
+    async def _hear(self, wait: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await wait()
+            self._news.set()
 
-        async def wait_first(news: Callable[[], Awaitable[None]]) -> None:
-            await news()
-            nursery.cancel_scope.cancel(reason="there is news")
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait_first, partial(self._ledger.wait_beyond, seq))
-            nursery.start_soon(wait_first, self._pulses.wait_beat)
-            nursery.start_soon(wait_first, self._settings.wait_read)
+    async def _next_fact(self) -> None:
+        await self._ledger.wait_beyond(self._ledger.registry.seq)
 
     async def _ask_for_time(self) -> None:
         """Ask for more time to start or to stop, while there is progress, and not for ever."""

@@ -111,7 +111,7 @@ async def kill_it_late(daemon: Daemon, kinds: Counter[str]) -> None:
             (daemon.place.root / IN_THE_WAY).rmdir()
     elif kinds["issue-done"]:
         await daemon.call("Kill", targets=["A-1"], wait=False)
-    if kinds["outcome-written"]:
+    if kinds["outcome-written"] and kinds["issue-left-ready"]:
         await daemon.call("Shutdown")
 
 
