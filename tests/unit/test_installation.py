@@ -57,6 +57,7 @@ from factoryd.core.errors import PermissionDenied
 from factoryd.installing import Target, install_units
 Path(sys.argv[1]).chmod(0o555)
 installing.shared_file = Path(sys.argv[2]).joinpath
+installing.find_programs = lambda *_: Path("/usr/bin")
 if os.geteuid() == 0:
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)
