@@ -6,15 +6,16 @@ An issue ends once: the first wish decides as what, and later ones share that en
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
+import trio
 
 from factoryd.core.allowed import look_up, may_withdraw, must_be_killable
 from factoryd.core.errors import FactoryError, IllegalFact
 from factoryd.core.events import IssueClaimed, IssueStopping
-from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
+from factoryd.core.lifecycle import IN_FLIGHT
 from factoryd.core.model import Closed, Issue, IssueState
 from factoryd.core.records import same_issue
 from factoryd.core.triage import refuse_scope
-from factoryd.flow.issue_scope import IssueScope
+from factoryd.flow.issue_scope import IssueScope, first_error
 from factoryd.flow.shop import Shop
 
 _STOPPABLE = IN_FLIGHT - {IssueState.STOPPING}
@@ -79,13 +80,20 @@ class Endings:
         wishes = {same_issue(stop.issue): stop for stop in stops}
         for issue in waiting:
             await self._take_and_end(issue, wishes[same_issue(issue.key)])
-        # A source that is at writing an outcome may let itself be waited for: those come last.
-        for key in sorted(wishes, key=lambda one: self._shop.record(one).state in TERMINAL):
-            if key not in self._scopes:
-                await self._end_unled(wishes[key])
-            scope = self._scopes.get(key)  # one may have begun meanwhile
-            if scope is not None:
-                await scope.stop(wishes[key], grace_s)
+        try:
+            async with trio.open_nursery() as nursery:
+                for stop in wishes.values():
+                    nursery.start_soon(self._end_one, stop, grace_s)
+        except ExceptionGroup as group:
+            raise first_error(group) from group
+
+    async def _end_one(self, stop: IssueStopping, grace_s: float | None) -> None:
+        key = same_issue(stop.issue)
+        if key not in self._scopes:
+            await self._end_unled(stop)
+        scope = self._scopes.get(key)  # one may have begun meanwhile
+        if scope is not None:
+            await scope.stop(stop, grace_s)
 
     async def _take_and_end(self, issue: Issue, stop: IssueStopping) -> None:
         work = msgspec.structs.replace(issue, body="")

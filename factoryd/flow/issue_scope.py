@@ -206,14 +206,14 @@ class IssueScope:
         try:
             end = await call()
         except* Gone as errors:
-            end = StagesEnd(step=NextStep.RELEASE, reason=str(_first(errors)))
+            end = StagesEnd(step=NextStep.RELEASE, reason=str(first_error(errors)))
         except* Lost as errors:
-            end = StagesEnd(step=NextStep.IGNORE, reason=str(_first(errors)))
+            end = StagesEnd(step=NextStep.IGNORE, reason=str(first_error(errors)))
         except* FactoryError as errors:
-            end = StagesEnd(step=NextStep.FAIL, reason=str(_first(errors)))
+            end = StagesEnd(step=NextStep.FAIL, reason=str(first_error(errors)))
         except* Exception as errors:
             logger.exception("an error inside factoryd; the attempt has failed")
-            reason = f"an error inside factoryd: {_first(errors)!r}"
+            reason = f"an error inside factoryd: {first_error(errors)!r}"
             end = StagesEnd(step=NextStep.FAIL, reason=reason)
         assert end is not None
         return end
@@ -337,11 +337,11 @@ async def _claim_if_there(source: IssueSource, issue: Issue) -> None:
         await source.claim(issue)
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
+def first_error(group: ExceptionGroup[Exception]) -> Exception:
     """Return the first error of a group that is not a group itself."""
     error = group.exceptions[0]
     if isinstance(error, ExceptionGroup):
-        return _first(cast("ExceptionGroup[Exception]", error))
+        return first_error(cast("ExceptionGroup[Exception]", error))
     return error
 
 
@@ -357,5 +357,5 @@ async def run_to_its_end(key: str, scope: IssueScope) -> Exception | None:
         logger.warning("%s: left as the ledger knows it, as no more facts can be written", key)
     except* Exception as errors:
         logger.exception("%s: an error inside factoryd; the issue is led on in a moment", key)
-        broken = _first(errors)
+        broken = first_error(errors)
     return broken

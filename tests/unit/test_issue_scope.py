@@ -556,8 +556,7 @@ async def test_a_kill_of_several_goes_on_when_one_of_them_ends_by_itself(
         record = daemon.ledger.record
 
         async def slowly(*facts):
-            await record(*facts)
-            if facts and isinstance(facts[0], IssueStopping) and facts[0].issue == "AR-1":
+            if facts and isinstance(facts[0], IssueStopping) and facts[0].issue == "AR-2":
                 (reviewed,) = [
                     one
                     for one in factory.world.lives.values()
@@ -565,6 +564,7 @@ async def test_a_kill_of_several_goes_on_when_one_of_them_ends_by_itself(
                 ]
                 reviewed.end(0)
                 await daemon.wait_state("AR-2", S.DONE)
+            await record(*facts)
 
         monkeypatch.setattr(daemon.ledger, "record", slowly)
         await kill(daemon, *agents)
