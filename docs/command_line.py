@@ -17,13 +17,13 @@ class Verb:
 
 def list_arguments(parser: ArgumentParser) -> list[Action]:
     """Return options and positional arguments, in the order of their definition, without verbs."""
-    every: Sequence[Action] = parser._actions  # noqa: SLF001
+    every: Sequence[Action] = parser._actions  # noqa: SLF001  not public
     return [one for one in every if one.help != SUPPRESS and not isinstance(one, _SubParsersAction)]
 
 
 def list_verbs(parser: ArgumentParser) -> list[Verb]:
     """Return the verbs, in the order of their definition."""
-    for action in parser._actions:  # noqa: SLF001
+    for action in parser._actions:  # noqa: SLF001  not public
         if isinstance(action, _SubParsersAction):
             parsers: dict[str, ArgumentParser] = action.choices
             return [
@@ -37,7 +37,7 @@ def list_verbs(parser: ArgumentParser) -> list[Verb]:
                     summary=one.help or "",
                     parser=parsers[one.dest],
                 )
-                for one in action._choices_actions  # noqa: SLF001
+                for one in action._choices_actions  # noqa: SLF001  not public
             ]
     return []
 
@@ -63,12 +63,12 @@ def is_among(one: Action, others: list[Action]) -> bool:
 
 def explain(parser: ArgumentParser, one: Action) -> str:
     """Return what `--help` says of an argument."""
-    return parser._get_formatter()._expand_help(one) if one.help else ""  # noqa: SLF001
+    return parser._get_formatter()._expand_help(one) if one.help else ""  # noqa: SLF001  not public
 
 
 def rivals(parser: ArgumentParser, one: Action) -> list[Action]:
     """Return the options of which only one may be given, this one among them; else it alone."""
-    for group in parser._mutually_exclusive_groups:  # noqa: SLF001
-        if one in group._group_actions:  # noqa: SLF001
-            return list(group._group_actions)  # noqa: SLF001
+    for group in parser._mutually_exclusive_groups:  # noqa: SLF001  not public
+        if one in group._group_actions:  # noqa: SLF001  not public
+            return list(group._group_actions)  # noqa: SLF001  not public
     return [one]

@@ -12,7 +12,7 @@ def run(options: Namespace) -> int:
     try:
         with connect(options.sockets) as connection:
             # Imported only where it is needed: without a daemon factoryd pays for it.
-            from factoryctl.verbs.past import show  # noqa: PLC0415
+            from factoryctl.verbs.past import show  # noqa: PLC0415  slow
 
             return show(connection, options)
     except NotRunning as failure:

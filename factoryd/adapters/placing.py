@@ -103,4 +103,4 @@ def _make(part: str, directory: int) -> None:
     with suppress(FileExistsError):
         os.mkdir(part, 0o755, dir_fd=directory)
         # mkdir's mode is subject to the umask, and this is not our own directory.
-        os.chmod(part, 0o755, dir_fd=directory)  # noqa: S103
+        os.chmod(part, 0o755, dir_fd=directory)  # noqa: S103  all may read it

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from factoryd.core.errors import FactoryError, NoSuchTarget
-from factoryd.core.lifecycle import IN_FLIGHT, TERMINAL
+from factoryd.core.lifecycle import IN_FLIGHT, STOPPABLE, TERMINAL
 from factoryd.core.model import Data, Issue, IssueState
 from factoryd.core.records import IssueRecord, same_issue
 
@@ -64,7 +64,7 @@ def must_be_under_way(named: Named) -> str:
         raise FactoryError(f"{key} is not under way: it waits to be claimed")
     if record.state in TERMINAL:
         raise FactoryError(f"{key} has ended already: it is {record.state}")
-    if record.state not in IN_FLIGHT - {IssueState.STOPPING}:
+    if record.state not in STOPPABLE:
         raise FactoryError(f"{key} is not under way: it is {record.state}")
     return record.issue.key
 

@@ -44,6 +44,9 @@ TERMINAL = frozenset({S.DONE, S.PARKED, S.CANCELLED})
 IN_FLIGHT = frozenset({S.CLAIMED, S.RUNNING, S.COOLDOWN, S.STOPPING})
 """The claim is held: nobody may dispatch the issue again."""
 
+STOPPABLE = IN_FLIGHT - {S.STOPPING}
+"""The issue is in flight, and nobody has asked for its end yet."""
+
 Moves = dict[S | None, S]
 
 _STAYS: Moves = {state: state for state in S}

@@ -11,14 +11,12 @@ import trio
 from factoryd.core.allowed import look_up, may_withdraw, must_be_killable
 from factoryd.core.errors import FactoryError, IllegalFact
 from factoryd.core.events import IssueClaimed, IssueStopping
-from factoryd.core.lifecycle import IN_FLIGHT
+from factoryd.core.lifecycle import STOPPABLE
 from factoryd.core.model import Closed, Issue, IssueState
 from factoryd.core.records import same_issue
 from factoryd.core.triage import refuse_scope
 from factoryd.flow.issue_scope import IssueScope, first_error
 from factoryd.flow.shop import Shop
-
-_STOPPABLE = IN_FLIGHT - {IssueState.STOPPING}
 
 
 class Endings:
@@ -57,7 +55,7 @@ class Endings:
         """End issues that others have ended in their source; what has ended here stays as it is."""
         for one in closed:
             record = self._shop.ledger.registry.issue(one.key)
-            if record is None or record.state not in _STOPPABLE or one.outcome is None:
+            if record is None or record.state not in STOPPABLE or one.outcome is None:
                 continue
             gone = one.outcome is IssueState.CANCELLED
             reason = (
@@ -115,4 +113,4 @@ class Endings:
                 raise
 
     def _is_stoppable(self, stop: IssueStopping) -> bool:
-        return self._shop.record(stop.issue).state in _STOPPABLE
+        return self._shop.record(stop.issue).state in STOPPABLE

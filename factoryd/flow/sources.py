@@ -9,8 +9,8 @@ import trio
 
 from factoryd.core.allowed import is_unfinished
 from factoryd.core.config import SourceConfig
-from factoryd.core.lifecycle import IN_FLIGHT
-from factoryd.core.model import Issue, IssueState
+from factoryd.core.lifecycle import STOPPABLE
+from factoryd.core.model import Issue
 from factoryd.core.records import IssueRecord, same_issue
 from factoryd.flow.ledger import Ledger
 from factoryd.flow.pulse import Pulse
@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 MAX_BUSY_S = 30.0
 """How long a source may be at one listing before it counts as stuck."""
-
-_STOPPABLE = IN_FLIGHT - {IssueState.STOPPING}
 
 MakeSource = Callable[[SourceConfig], Awaitable[IssueSource]]
 
@@ -136,7 +134,7 @@ class Sources:
         return [
             one.issue
             for one in self.unfinished()
-            if one.state in _STOPPABLE and self.of(one.issue) is self.named(name)
+            if one.state in STOPPABLE and self.of(one.issue) is self.named(name)
         ]
 
     def _is_from(self, record: IssueRecord, follower: SourceFollower) -> bool:
