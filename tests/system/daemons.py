@@ -269,6 +269,19 @@ class Daemon:
         await self.place.wait_for(lambda: output.exists() and b"up" in output.read_bytes())
         return agent
 
+    async def kinds_of(self, key: str | None) -> list[str]:
+        """Return what kinds of facts an issue has, or all issues have, the oldest first."""
+        return [fact["kind"] for fact in (await self.call("Events", issue=key))["facts"]]
+
+    async def wait_fact(self, key: str, kind: str) -> None:
+        """Wait until a fact of this kind is known of an issue."""
+        with trio.move_on_after(WITHIN_S):
+            while True:
+                if kind in await self.kinds_of(key):
+                    return
+                await trio.sleep(0.02)
+        raise AssertionError(f"{key} never had {kind}\n{self.place.log}")
+
     def signal(self, number: Signals) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
@@ -285,6 +298,11 @@ class Daemon:
         status = await self.wait(within_s)
         assert self.place.survivors() == []
         return status
+
+
+def is_started(issue: dict[str, Any]) -> bool:
+    """Say whether an issue's agent has a process."""
+    return bool(issue["agents"]) and issue["agents"][0]["pid"] is not None
 
 
 def _is_up(agent: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from factoryd.core.events import (
     RunStarting,
 )
 from tests.groups import list_pids_below
-from tests.system.daemons import Daemon, Place, configuration, eventually
+from tests.system.daemons import Daemon, Place, configuration, eventually, is_started
 
 WITHIN_A_SECOND_S = 1.0
 TRIES = 3
@@ -78,11 +78,6 @@ def processes(place: Place) -> dict[int, int]:
     """Return every process of every agent, with the moment it began."""
     stats = map(read_stat, list_pids_below(place.cgroup / "agents"))
     return {stat.pid: stat.start_ticks for stat in stats if stat is not None}
-
-
-def is_started(issue: dict[str, Any]) -> bool:
-    """Say whether an issue's agent has a process."""
-    return bool(issue["agents"]) and issue["agents"][0]["pid"] is not None
 
 
 # ------------------------------------------------------------------------------------------ facts

@@ -15,7 +15,7 @@ from factoryd.core.config import AccessConfig
 from factoryd.flow.control import ControlServer
 from factoryd.flow.pulse import Pulse
 from tests.fakes.trees import FakeTrees
-from tests.system.daemons import ASKER, a_daemon, ask_as, connect, play
+from tests.system.daemons import ASKER, a_daemon, ask_as, connect, is_started, play
 
 pytestmark = pytest.mark.system
 
@@ -118,7 +118,7 @@ async def test_a_process_inside_an_agents_tree_may_only_look_whatever_its_user()
         # The caller is a daemonised grandchild in a session of its own.
         daemon.place.put("A-2", "(setsid -f /bin/sh ../ask.sh)\nexec sleep 600")
         await daemon.wait_running("A-1")
-        await daemon.wait_issue("A-2", "running", when=lambda one: one["agents"][0]["pid"])
+        await daemon.wait_issue("A-2", "running", when=is_started)
         with trio.fail_after(15):
             while True:
                 logs = await daemon.call("Logs", target="A-2")

@@ -28,14 +28,13 @@ from factoryd.core.events import (
 from factoryd.core.heartbeat import Heartbeat
 from factoryd.core.model import ProcessIdentity
 from tests.conftest import empty
-from tests.system.daemons import a_place, configuration, eventually
+from tests.system.daemons import a_place, configuration, eventually, is_started
 from tests.system.fleets import (
     SECTIONS,
     check_fifty_notice_nothing,
     check_forwarded,
     counting,
     forward,
-    is_started,
     let_end,
     next_daemon,
     of_kind,

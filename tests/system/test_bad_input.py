@@ -6,7 +6,7 @@ import psutil
 import pytest
 import trio
 
-from tests.system.daemons import a_daemon, connect, eventually, play
+from tests.system.daemons import a_daemon, connect, eventually, is_started, play
 
 pytestmark = pytest.mark.system
 
@@ -125,7 +125,7 @@ async def test_200_mb_without_a_newline_cost_neither_memory_nor_disk():
 async def test_a_flood_of_lines_keeps_nobody_waiting_and_stays_bounded():
     async with a_daemon(output="max_bytes_per_run = 4194304") as daemon:
         daemon.place.put("A-1", "exec yes")
-        await daemon.wait_issue("A-1", "running", when=lambda one: one["agents"][0]["pid"])
+        await daemon.wait_issue("A-1", "running", when=is_started)
         (file,) = (daemon.place.state / "runs").rglob("output")
         async with connect(daemon.place.socket) as client:
             slowest = 0.0

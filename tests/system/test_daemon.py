@@ -201,7 +201,7 @@ async def test_a_dry_run_has_zero_side_effects():
             await daemon.wait_running("A-3")
 
             async def is_quiet():
-                kinds = [*await kinds_of(daemon, "A-2"), *await kinds_of(daemon, "A-3")]
+                kinds = [*await daemon.kinds_of("A-2"), *await daemon.kinds_of("A-3")]
                 return kinds.count("issue-left-ready") == 2 and "outcome-written" in kinds
 
             await eventually(is_quiet)
@@ -400,10 +400,6 @@ async def test_a_socket_that_a_dead_daemon_left_is_replaced():
 # ---------------------------------------------------------------------------------- sudden death
 
 
-async def kinds_of(daemon, key):
-    return [fact["kind"] for fact in (await daemon.call("Events", issue=key))["facts"]]
-
-
 async def test_a_killed_daemon_loses_no_agent():
     """Promise 6: what runs is adopted, what has ended is known, nothing is started twice."""
     wait = "until [ -e ../go ]; do sleep 0.02; done"
@@ -428,7 +424,7 @@ async def test_a_killed_daemon_loses_no_agent():
                 (agent,) = issue["agents"]
                 assert (agent["run"], agent["exit"]) == (agents[key]["run"], code)
                 assert (place.root / f"starts-{key[-1]}").read_text() == "start\n"
-                kinds = await kinds_of(second, key)
+                kinds = await second.kinds_of(key)
                 assert kinds.count("run-starting") == kinds.count("run-emptied") == 1
             logs = await second.call("Logs", target="A-1")
             assert [line["text"] for line in logs["lines"]] == ["up", "end"]
@@ -481,6 +477,7 @@ async def test_a_full_disk_stops_dispatching_and_loses_no_fact():
         async with place.daemon() as daemon:
             place.put("A-1", f"echo up; {wait}; exit 0")
             await daemon.wait_running("A-1")
+            await daemon.wait_fact("A-1", "issue-left-ready")
             known = (await daemon.call("Events"))["facts"]
             free_disk = fill_disk()
             place.put("A-2", "touch ../started")

@@ -38,10 +38,6 @@ def zombies(pid):
     return [one.pid for one in psutil.Process(pid).children() if one.status() == "zombie"]
 
 
-async def kinds_of(daemon, key):
-    return [fact["kind"] for fact in (await daemon.call("Events", issue=key))["facts"]]
-
-
 async def check_ended_well(daemon, agents):
     """Let all agents end; each did once what it was started for, and no line of it is missing."""
     (daemon.place.root / "go").touch()
@@ -50,7 +46,7 @@ async def check_ended_well(daemon, agents):
         (agent,) = (await daemon.wait_issue(key, "parked" if n else "done"))["agents"]
         assert (agent["run"], agent["exit"]) == (before["run"], n)
         assert (daemon.place.root / f"starts-{n}").read_text() == "start\n"
-        kinds = await kinds_of(daemon, key)
+        kinds = await daemon.kinds_of(key)
         assert kinds.count("run-starting") == kinds.count("run-emptied") == 1
         assert kinds.count("attempt-started") == 1
         logs = await daemon.call("Logs", target=key, lines=10_000)
@@ -83,7 +79,7 @@ async def test_a_daemon_on_a_terminal_becomes_the_next_one_and_its_agents_notice
             assert (after["pid"], after["run"]) == (agent["pid"], agent["run"])
         await check_ended_well(daemon, agents)
         assert zombies(daemon.pid) == [], "those that the former self had started are waited for"
-        kinds = await kinds_of(daemon, None)
+        kinds = await daemon.kinds_of(None)
         assert kinds.count("daemon-started") == 2
         facts = (await daemon.call("Events", limit=10_000))["facts"]
         (stopped,) = [fact["body"] for fact in facts if fact["kind"] == "daemon-stopped"]
