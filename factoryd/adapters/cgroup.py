@@ -5,6 +5,7 @@ import errno
 import math
 import os
 import select
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -354,9 +355,14 @@ class LeafGroup:
         """Return every process in the leaf."""
         return read_stats(self._leaf.list_pids())
 
-    def holds(self, pid: int) -> bool:
-        """Say whether the process is in the leaf right now."""
-        return self._leaf.holds(pid)
+    def among(self, pids: Collection[int]) -> set[int]:
+        """Return which of these are in the leaf right now, ended ones too.
+
+        The leaf lists most of them at once; one that it does not, for it has ended or moves from
+        one sub-group to another, is asked for by itself.
+        """
+        listed = set(self._leaf.list_pids())
+        return {pid for pid in pids if pid in listed or self._leaf.holds(pid)}
 
     def thaw(self) -> None:
         """Let a frozen leaf run again."""

@@ -66,7 +66,7 @@ def read_stat(pid: int) -> Stat | None:
     if not text:
         return None
     # The name stands in parentheses and may hold anything, parentheses and spaces included.
-    fields = text[text.rindex(b")") + 2 :].split()
+    fields = text[text.rindex(b")") + 2 :].split(maxsplit=20)
     return Stat(
         pid=pid,
         state=fields[0].decode(),

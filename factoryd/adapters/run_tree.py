@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from collections.abc import Collection
 from typing import Protocol
 
 import trio
@@ -41,8 +42,8 @@ class Group(Protocol):
         """Return every process in it that has not ended; `OSError` when that cannot be told."""
         ...
 
-    def holds(self, pid: int) -> bool:
-        """Say again, right before a signal, whether the process is in it."""
+    def among(self, pids: Collection[int]) -> set[int]:
+        """Say again, right before they get a signal, which of these processes are in it."""
         ...
 
     async def freeze(self) -> None:
@@ -231,8 +232,8 @@ class RunTree:
         # A shim that has not entered yet must not do so later: it dies first, and by itself.
         late = tuple(stat for stat in plan.targets if self._is_root(stat.pid))
         try:
-            if late and not self._group.holds(late[0].pid):
-                self._note(signal.SIGKILL, deliver(late, signal.SIGKILL, self._is_root))
+            if late and late[0].pid not in self._group.among([late[0].pid]):
+                self._note(signal.SIGKILL, deliver(late, signal.SIGKILL, list))
             if not self._group.kill():
                 return False
         except OSError:
@@ -320,12 +321,13 @@ class RunTree:
     def _is_root(self, pid: int) -> bool:
         return self._identity is not None and pid == self._identity.pid
 
-    def _holds(self, pid: int) -> bool:
-        return self._is_root(pid) or self._group.holds(pid)
+    def _among(self, pids: Collection[int]) -> set[int]:
+        root = filter(self._is_root, pids)
+        return {*root, *self._group.among(pids)}
 
     async def _deliver(self, plan: Plan, number: signal.Signals) -> None:
         done = await trio.to_thread.run_sync(
-            deliver, plan.targets, number, self._holds, limiter=LOOKING
+            deliver, plan.targets, number, self._among, limiter=LOOKING
         )
         self._note(number, done)
 

@@ -14,7 +14,7 @@ import contextlib
 import ctypes
 import os
 import threading  # noqa: TID251 (a lock between threads that trio made)
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import trio
@@ -111,9 +111,9 @@ class MarkedGroup:
             self._cpu_ticks = max(self._cpu_ticks or 0, cpu_ticks)
         return members
 
-    def holds(self, pid: int) -> bool:
-        """Say that it belongs: who was proven to be the one found is proven to belong."""
-        return pid in self._seen
+    def among(self, pids: Collection[int]) -> set[int]:
+        """Return which of these belong: who was proven to be the one found is proven to belong."""
+        return self._seen.keys() & pids
 
     async def freeze(self) -> None:
         """Stop every process; return once two sweeps in a row have found all standing still."""

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from contextlib import ExitStack
 
 import msgspec
@@ -12,6 +12,8 @@ from factoryd.adapters.proc import Stat, list_ancestors, read_names
 from factoryd.core.model import Data, ProcessIdentity, Skipped, StopOrder, StopPolicy
 
 Sent = dict[ProcessIdentity, tuple[signal.Signals, ...]]
+Members = Callable[[Collection[int]], Container[int]]
+"""Says which of some processes are members at this moment; may raise `OSError`."""
 
 
 AT_ONCE = 128
@@ -105,16 +107,14 @@ def protection(policy: StopPolicy, root: int | None) -> Callable[[int], bool]:
     return is_protected
 
 
-def deliver(
-    targets: tuple[Stat, ...], number: signal.Signals, holds: Callable[[int], bool]
-) -> Delivered:
-    """Signal each target that is still who it was, and still a member by `holds`.
+def deliver(targets: tuple[Stat, ...], number: signal.Signals, members: Members) -> Delivered:
+    """Signal each target that is still who it was, and still among the members.
 
     One that is stopped is continued afterwards, or it could never act on the signal.
     """
     tally = _Tally()
     for begin in range(0, len(targets), AT_ONCE):
-        _deliver_some(targets[begin : begin + AT_ONCE], number, holds, tally)
+        _deliver_some(targets[begin : begin + AT_ONCE], number, members, tally)
     return Delivered(reached=tally.reached, gone=tuple(tally.gone), skipped=tuple(tally.skipped))
 
 
@@ -141,37 +141,33 @@ class _Tally:
 
 
 def _deliver_some(
-    targets: tuple[Stat, ...],
-    number: signal.Signals,
-    holds: Callable[[int], bool],
-    tally: _Tally,
+    targets: tuple[Stat, ...], number: signal.Signals, members: Members, tally: _Tally
 ) -> None:
     with ExitStack() as opened:
-        held: list[tuple[Stat, PidFd]] = []
+        held: dict[int, tuple[Stat, PidFd]] = {}
         for stat in targets:
-            found = _open_member(stat, holds)
+            found = _open(stat)
             if isinstance(found, PidFd):
-                held.append((stat, opened.enter_context(found)))
+                held[stat.pid] = stat, opened.enter_context(found)
             else:
                 tally.note(stat, found)
-        for stat, process in held:
-            tally.note(stat, _send(process, stat, number))
-
-
-def _open_member(stat: Stat, holds: Callable[[int], bool]) -> PidFd | Verdict | OSError:
-    """Return a handle on a target that is still who it was and a member, or why there is none."""
-    with ExitStack() as opened:
         try:
-            found = open_verified(stat.identity)
-            if not isinstance(found, PidFd):
-                return found
-            opened.enter_context(found)
-            if not holds(stat.pid):
-                return Verdict.MISMATCH
+            inside = members(held.keys())
         except OSError as error:
-            return error
-        opened.pop_all()
-        return found
+            for stat, _ in held.values():
+                tally.note(stat, error)
+            return
+        for stat, process in held.values():
+            is_member = stat.pid in inside
+            tally.note(stat, _send(process, stat, number) if is_member else Verdict.MISMATCH)
+
+
+def _open(stat: Stat) -> PidFd | Verdict | OSError:
+    """Return a handle on a target that is still who it was, or why there is none."""
+    try:
+        return open_verified(stat.identity)
+    except OSError as error:
+        return error
 
 
 def _send(

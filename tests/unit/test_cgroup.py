@@ -8,6 +8,7 @@ import trio
 
 from factoryd.adapters.cgroup import (
     Leaf,
+    LeafGroup,
     cgroup_of,
     choose_root,
     leaf_path,
@@ -152,6 +153,7 @@ async def test_a_leaf_tells_who_is_in_it_and_when_it_is_empty(cgroup_root):
     assert leaf.list_pids() == [process.pid]
     assert leaf.holds(process.pid)
     assert not leaf.holds(os.getpid())
+    assert LeafGroup(leaf).among([process.pid, os.getpid()]) == {process.pid}
     assert leaf.is_populated()
     with pytest.raises(OSError, match="busy"):
         leaf.remove()
@@ -164,6 +166,7 @@ async def test_a_leaf_tells_who_is_in_it_and_when_it_is_empty(cgroup_root):
             await trio.testing.wait_all_tasks_blocked()
             leaf.kill()
     assert leaf.list_pids() == []
+    assert LeafGroup(leaf).among([process.pid]) == {process.pid}, "ended, and nobody else's"
     assert leaf.read_cpu_s() is not None
     leaf.remove()
     await process.wait()

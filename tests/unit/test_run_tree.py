@@ -1,6 +1,7 @@
 """What a tree says of processes that the kernel does not let die; no real one is needed for it."""
 
 import errno
+from collections.abc import Collection
 
 import pytest
 import trio
@@ -34,8 +35,8 @@ class Immortals:
     def list_members(self) -> dict[int, Stat]:
         return dict(self.members)
 
-    def holds(self, pid: int) -> bool:
-        return pid in self.members
+    def among(self, pids: Collection[int]) -> set[int]:
+        return self.members.keys() & pids
 
     async def freeze(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -1,8 +1,10 @@
 """Who gets a signal, in which order: the plan is pure, the delivery is to real processes."""
 
+import errno
 import os
 import signal
 import sys
+from collections.abc import Collection
 
 import pytest
 import trio
@@ -109,7 +111,7 @@ async def test_a_signal_reaches_a_stopped_process_and_lets_it_act():
     with trio.fail_after(5):
         while (stat := read_stat(process.pid)) is None or stat.state != "T":  # noqa: ASYNC110  the kernel announces no states
             await trio.sleep(0.001)
-        done = deliver((stat,), signal.SIGTERM, lambda _: True)
+        done = deliver((stat,), signal.SIGTERM, set)
         assert await process.wait() == -signal.SIGTERM
     assert done.reached == {stat.identity: (signal.SIGTERM, signal.SIGCONT)}
 
@@ -129,15 +131,15 @@ async def test_a_process_that_is_not_who_it_was_gets_no_signal():
             start_ticks=stat.start_ticks + 1,
         )
         mismatch = (Skipped(pid=stat.pid, reason="pid identity mismatch"),)
-        assert deliver((other,), signal.SIGKILL, lambda _: True).skipped == mismatch
-        assert deliver((stat,), signal.SIGKILL, lambda _: False).skipped == mismatch
+        assert deliver((other,), signal.SIGKILL, set).skipped == mismatch
+        assert deliver((stat,), signal.SIGKILL, lambda _: ()).skipped == mismatch
         assert process.returncode is None
     finally:
         process.kill()
         await process.wait()
         assert process.stdin is not None
         await process.stdin.aclose()
-    gone = deliver((stat,), signal.SIGKILL, lambda _: True)
+    gone = deliver((stat,), signal.SIGKILL, set)
     assert (gone.reached, gone.gone, gone.skipped) == ({}, (stat.identity,), ())
     assert identify(stat.pid) is None
 
@@ -147,14 +149,30 @@ async def test_a_process_that_ends_between_the_probe_and_the_signal_is_gone_and_
     stat = read_stat(process.pid)
     assert stat is not None
 
-    def end_it(_: int) -> bool:  # asked after the identity was verified
+    def end_it(pids: Collection[int]) -> Collection[int]:  # asked after identities were verified
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED)
-        return True
+        return pids
 
     done = deliver((stat,), signal.SIGTERM, end_it)
     assert (done.reached, done.gone, done.skipped) == ({}, (stat.identity,), ())
     await process.wait()
+
+
+async def test_nobody_gets_a_signal_while_nobody_can_tell_who_is_a_member():
+    def nobody_can_tell(_: Collection[int]) -> Collection[int]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    process = await trio.lowlevel.open_process(["/bin/sleep", "600"])
+    try:
+        stat = read_stat(process.pid)
+        assert stat is not None
+        done = deliver((stat,), signal.SIGKILL, nobody_can_tell)
+        assert done.skipped == (Skipped(pid=stat.pid, reason="not signalled: Permission denied"),)
+        assert (done.reached, done.gone) == ({}, ())
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def test_a_stopped_process_is_not_woken_to_be_killed():
@@ -163,6 +181,6 @@ async def test_a_stopped_process_is_not_woken_to_be_killed():
     with trio.fail_after(5):
         while (stat := read_stat(process.pid)) is None or stat.state != "T":  # noqa: ASYNC110  the kernel announces no states
             await trio.sleep(0.001)
-    done = deliver((stat,), signal.SIGKILL, lambda _: True)
+    done = deliver((stat,), signal.SIGKILL, set)
     assert list(done.reached.values()) == [(signal.SIGKILL,)]
     assert await process.wait() == -signal.SIGKILL
