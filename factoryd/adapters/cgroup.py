@@ -346,7 +346,9 @@ def _list_directories(path: Path) -> list[Path]:
 
 
 class LeafGroup:
-    """A leaf as the group of one tree. See `run_tree.Group`."""
+    """A leaf as the group of one tree. See `group.Group`."""
+
+    waits = False
 
     def __init__(self, leaf: Leaf) -> None:
         self._leaf = leaf

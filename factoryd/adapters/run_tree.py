@@ -2,12 +2,15 @@
 
 import contextlib
 import signal
-from collections.abc import Collection
-from typing import Protocol
+from collections.abc import Callable, Collection
+from enum import Enum, auto
+from typing import TypeVar, TypeVarTuple
 
 import trio
 from msgspec.structs import replace
 
+from factoryd.adapters.group import Group
+from factoryd.adapters.hands import Hands
 from factoryd.adapters.launch import Process, note_stop, read_end, read_status, was_stopped
 from factoryd.adapters.pidfd import Verdict, reap, verify, wait_ended
 from factoryd.adapters.proc import Stat, boot_id, read_stat, read_stats
@@ -22,7 +25,6 @@ from factoryd.core.model import (
     StopReport,
     TreePlace,
     Usage,
-    Victim,
 )
 
 PROOF_BOUND_S = 5.0
@@ -34,45 +36,20 @@ _LOOK_AGAIN_S = 0.05
 LOOKING = trio.CapacityLimiter(64)
 """Threads that look at processes: apart from trio's others, so that the ledger never waits."""
 
+_STOPPING = Hands(2)
+"""Threads for stops that wait for nobody: of hundreds at once, more would wait for one another."""
 
-class Group(Protocol):
-    """What keeps the processes of one tree together."""
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
-    def list_members(self) -> dict[int, Stat]:
-        """Return every process in it that has not ended; `OSError` when that cannot be told."""
-        ...
 
-    def among(self, pids: Collection[int]) -> set[int]:
-        """Say again, right before they get a signal, which of these processes are in it."""
-        ...
+class _Blow(Enum):
+    """Whom a kill has reached."""
 
-    async def freeze(self) -> None:
-        """Stop every process in it; return once all stand still."""
-        ...
-
-    def thaw(self) -> None:
-        """Let its processes go on, and so act on signals; nothing to do where nothing is frozen."""
-        ...
-
-    def kill(self) -> bool:
-        """Have all of it killed at once; False where that is not possible."""
-        ...
-
-    async def wait_empty(self) -> None:
-        """Return once nothing is alive in it."""
-        ...
-
-    def remove(self) -> Usage:
-        """Give it up and return what it used in all; `OSError` when something lives in it."""
-        ...
-
-    def find_victims(self) -> tuple[Victim, ...]:
-        """Return whom the kernel killed in it, as its log says; `OSError` when that is hidden."""
-        ...
-
-    def measure(self) -> Usage:
-        """Return what its processes use."""
-        ...
+    ALL = auto()
+    SOME = auto()
+    NOBODY = auto()
+    """And nobody else will be: the others are protected, or cannot be listed."""
 
 
 class RunTree:
@@ -166,17 +143,20 @@ class RunTree:
     async def terminate(self, policy: StopPolicy) -> None:
         """Send the stop signal once to all that may be signalled; return when the tree is empty."""
         self._began = self._began or trio.current_time()
+        await self._look(policy, self._ask, policy)
+        await self._wait_empty()
+        self._seen_empty = True
+
+    def _ask(self, policy: StopPolicy) -> None:
         number = signal.Signals[policy.signal]
-        plan = await self._plan(policy)
+        plan = self._plan(policy)
         if plan is not None and plan.targets:
             self._note_stop()
-            await self._deliver(plan, number)
+            self._note(number, deliver(plan.targets, number, self._among))
         try:
             self._group.thaw()
         except OSError as error:
             self._skipped[0] = f"the leaf cannot be thawed: {error.strerror}"
-        await self._wait_empty()
-        self._seen_empty = True
 
     async def kill(self, policy: StopPolicy) -> StopReport:
         """Kill what is left, prove the tree empty within a bound, report on the whole stop."""
@@ -215,18 +195,26 @@ class RunTree:
             await trio.lowlevel.checkpoint()
             return True
         while True:
-            plan = await self._plan(policy)
-            if plan is None or (plan.skipped and not plan.targets):
+            blow = await self._look(policy, self._strike, policy)
+            if blow is _Blow.NOBODY:
                 return False
-            if plan.targets:
-                self._note_stop()
-            if not plan.skipped and (self._kill_at_once(plan) or not plan.targets):
+            if blow is _Blow.ALL:
                 await self._wait_empty()
                 if self._try_remove():
                     return True
-            else:
-                await self._deliver(plan, signal.SIGKILL)
             await trio.sleep(_SWEEP_PAUSE_S)
+
+    def _strike(self, policy: StopPolicy) -> _Blow:
+        """Kill whoever may be killed."""
+        plan = self._plan(policy)
+        if plan is None or (plan.skipped and not plan.targets):
+            return _Blow.NOBODY
+        if plan.targets:
+            self._note_stop()
+        if not plan.skipped and (self._kill_at_once(plan) or not plan.targets):
+            return _Blow.ALL
+        self._note(signal.SIGKILL, deliver(plan.targets, signal.SIGKILL, self._among))
+        return _Blow.SOME
 
     def _kill_at_once(self, plan: Plan) -> bool:
         # A shim that has not entered yet must not do so later: it dies first, and by itself.
@@ -287,10 +275,19 @@ class RunTree:
             else:
                 return
 
-    async def _plan(self, policy: StopPolicy) -> Plan | None:
+    async def _look(self, policy: StopPolicy, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Make a blocking call, apart from other trees' where a process can keep it waiting.
+
+        Its environment or its names can only be read while it does not hold on to its memory.
+        """
+        if self._group.waits or policy.protected_commands:
+            return await trio.to_thread.run_sync(call, *args, limiter=LOOKING)
+        return await _STOPPING.do(call, *args)
+
+    def _plan(self, policy: StopPolicy) -> Plan | None:
         """Return whom to signal now; None, and the reason in the report, when nobody can tell."""
         try:
-            plan = await trio.to_thread.run_sync(self._make_plan, policy, limiter=LOOKING)
+            plan = self._make_plan(policy)
         except OSError as error:
             pid = self._identity.pid if self._identity is not None else 0
             self._skipped[pid] = f"the processes of the tree cannot be listed: {error.strerror}"
@@ -324,12 +321,6 @@ class RunTree:
     def _among(self, pids: Collection[int]) -> set[int]:
         root = filter(self._is_root, pids)
         return {*root, *self._group.among(pids)}
-
-    async def _deliver(self, plan: Plan, number: signal.Signals) -> None:
-        done = await trio.to_thread.run_sync(
-            deliver, plan.targets, number, self._among, limiter=LOOKING
-        )
-        self._note(number, done)
 
     def _note(self, number: signal.Signals, done: Delivered) -> None:
         if done.reached and number.name not in self._signals:

@@ -21,6 +21,7 @@ import trio
 from msgspec import structs
 
 from factoryd.adapters.cgroup import LEAF_MISMATCH, Leaf, LeafGroup, read_inode
+from factoryd.adapters.group import Group
 from factoryd.adapters.launch import launch, parse_shim
 from factoryd.adapters.pidfd import identify, reap, verify
 from factoryd.adapters.proc import (
@@ -31,7 +32,7 @@ from factoryd.adapters.proc import (
     read_argv,
     read_env,
 )
-from factoryd.adapters.run_tree import LOOKING, Group, RunTree
+from factoryd.adapters.run_tree import LOOKING, RunTree
 from factoryd.adapters.standstill import Standstill
 from factoryd.adapters.sweep import Sweeper, Swept, mark_of, read_mark, read_run
 from factoryd.adapters.usage import measure
@@ -59,10 +60,12 @@ def set_subreaper(*, on: bool) -> None:
 
 
 class MarkedGroup:
-    """The processes of one run, found by sweeping /proc. See `run_tree.Group`.
+    """The processes of one run, found by sweeping /proc. See `group.Group`.
 
     `leaf` is the one they were moved out of, if they ever had one.
     """
+
+    waits = True
 
     def __init__(
         self,

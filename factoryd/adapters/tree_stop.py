@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Collection, Container, Mapping
 from contextlib import ExitStack
+from functools import cache
 
 import msgspec
 
@@ -96,15 +97,26 @@ def protection(policy: StopPolicy, root: int | None) -> Callable[[int], bool]:
 
     The root is our own shim, known by more than its name: names do not protect it.
     """
-    pids = policy.protected_pids | list_ancestors(os.getpid())
     commands = policy.protected_commands
 
     def is_protected(pid: int) -> bool:
-        if pid in pids:
+        if pid in policy.protected_pids or _is_ancestor(pid):
             return True
         return bool(commands) and pid != root and not commands.isdisjoint(read_names(pid))
 
     return is_protected
+
+
+@cache
+def _first_ancestors(pid: int) -> frozenset[int]:
+    """Return all that a process can ever descend from: an orphan is given to one of these."""
+    return list_ancestors(pid) | {1}
+
+
+def _is_ancestor(pid: int) -> bool:
+    """Say whether a process is ours or one we descend from, and not one that has such a pid now."""
+    own = os.getpid()
+    return pid in _first_ancestors(own) and (pid == 1 or pid in list_ancestors(own))
 
 
 def deliver(targets: tuple[Stat, ...], number: signal.Signals, members: Members) -> Delivered:

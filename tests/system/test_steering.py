@@ -198,7 +198,8 @@ async def test_an_exit_a_kill_a_release_and_a_file_put_away_at_once_end_an_issue
                         (issues / "active" / f"{key}.md").rename(issues / "done" / f"{key}.md")
             for key in keys:
                 await daemon.wait_issue(key, "done", "cancelled")
-            await place.wait_for(lambda: len(list(issues.glob("*/*.outcome.json"))) == len(keys))
+            for key in keys:
+                await daemon.wait_fact(key, "outcome-written")
             assert place.survivors() == []
             facts = (await daemon.call("Events"))["facts"]
             told = [f["issue"] for f in facts if f["kind"] == "outcome-written"]

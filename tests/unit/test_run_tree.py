@@ -9,8 +9,9 @@ import trio.testing
 from msgspec.structs import replace
 
 from factoryd.adapters import run_tree
+from factoryd.adapters.group import Group
 from factoryd.adapters.proc import Stat
-from factoryd.adapters.run_tree import Group, RunTree
+from factoryd.adapters.run_tree import RunTree
 from factoryd.core.model import RunId, Skipped, StopPolicy, TreePlace, Usage, Victim
 
 POLICY = StopPolicy()
@@ -19,7 +20,9 @@ FIRST = 2**22 + 1
 
 
 class Immortals:
-    """A group whose processes stay as they are, whatever is done to them. See `run_tree.Group`."""
+    """A group whose processes stay as they are, whatever is done to them. See `group.Group`."""
+
+    waits = False
 
     def __init__(self, *states: str) -> None:
         self.members = {
@@ -29,7 +32,7 @@ class Immortals:
             for pid, state in enumerate(states, FIRST)
         }
         self.kills = 0
-        self.thawing = trio.Event()
+        self.awaited = trio.Event()
         self.busy: OSError | None = None
 
     def list_members(self) -> dict[int, Stat]:
@@ -42,7 +45,6 @@ class Immortals:
         await trio.lowlevel.checkpoint()
 
     def thaw(self) -> None:
-        self.thawing.set()
         raise PermissionError(errno.EACCES, "Permission denied")
 
     def kill(self) -> bool:
@@ -50,6 +52,7 @@ class Immortals:
         return True
 
     async def wait_empty(self) -> None:
+        self.awaited.set()
         await trio.lowlevel.checkpoint()
         if self.members:
             await trio.sleep_forever()
@@ -109,8 +112,7 @@ async def test_a_leaf_that_may_not_be_thawed_is_said_and_not_raised(nursery):
     group = Immortals("S")
     tree = tree_of(group)
     nursery.start_soon(tree.terminate, POLICY)
-    await group.thawing.wait()
-    await trio.testing.wait_all_tasks_blocked()
+    await group.awaited.wait()
     nursery.cancel_scope.cancel(reason="the grace is over")
     skipped = (await tree.kill(POLICY)).skipped
     assert Skipped(pid=0, reason="the leaf cannot be thawed: Permission denied") in skipped
