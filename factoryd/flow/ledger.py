@@ -28,10 +28,10 @@ RETRY_DELAY_S = 1.0
 """How long to wait before trying again to write to a disk that refused."""
 
 GATHER_S = 0.02
-"""How long facts gather for one commit while many come at once: each commit has its price."""
+"""How long at most facts gather for one commit while many come at once: each has its price."""
 
 MANY = 3
-"""So many who record at once are a burst, in which nobody minds that; fewer wait for no others."""
+"""So many who record at once are a burst, which comes back as one; fewer wait for no others."""
 
 SNAPSHOT_EVERY = 5000
 """Facts after which a snapshot is taken, so that a start replays no more than about so many."""
@@ -77,6 +77,8 @@ class Ledger:
         self._send, self._receive = trio.open_memory_channel[_Request](1024)
         self._changed = trio.Event()
         self._giving_up = trio.Event()
+        self._expected = 0
+        self._gathered = trio.Event()
         self._one_call = trio.Lock()
         self._writing = trio.Lock()
         self._snapshot_seq = registry.seq
@@ -115,6 +117,15 @@ class Ledger:
         except trio.WouldBlock:
             with trio.CancelScope(shield=True):
                 await self._send.send(request)
+        if self._send.statistics().current_buffer_used >= self._expected:
+            self._gathered.set()
+
+    async def _gather(self, expected: int) -> None:
+        """Wait until so many wait again, as were just answered: many of them record again soon."""
+        self._expected, self._gathered = expected, trio.Event()
+        if self._send.statistics().current_buffer_used < expected:
+            with trio.move_on_after(GATHER_S):
+                await self._gathered.wait()
 
     async def read(self, since: int, limit: int, issue: str | None) -> list[Recorded]:
         """Return up to `limit` facts numbered above `since`, oldest first."""
@@ -139,7 +150,7 @@ class Ledger:
                     async with self._writing:
                         await self._commit(group)
                 if len(group) >= MANY:
-                    await trio.sleep(GATHER_S)
+                    await self._gather(len(group))
         finally:
             for request in [*group, *self._waiting(float("inf"))]:
                 request.answer(LedgerUnavailable("the ledger is closed"))

@@ -238,7 +238,24 @@ def no_threads(monkeypatch):
     monkeypatch.setattr(trio.to_thread, "run_sync", run_inline)
 
 
-async def test_after_a_group_facts_gather_for_the_next_one(autojump_clock, no_threads, store):
+async def test_a_burst_that_comes_back_is_one_group_each_time(autojump_clock, no_threads, store):
+    groups = Groups(store)
+
+    async def record(name):
+        for n in range(5):
+            await ledger.record(claimed(f"{name}-{n}"))
+
+    async with serving(store) as ledger:
+        began = trio.current_time()
+        async with trio.open_nursery() as asking:
+            for name in range(20):
+                asking.start_soon(record, name)
+        assert trio.current_time() == began, "all are there: nobody is waited for"
+        assert len(committed(store)) == 100
+        assert groups.count <= 7
+
+
+async def test_after_a_group_facts_gather_for_a_moment(autojump_clock, no_threads, store):
     groups = Groups(store)
 
     async def record(key, after_s):
@@ -246,11 +263,15 @@ async def test_after_a_group_facts_gather_for_the_next_one(autojump_clock, no_th
         await ledger.record(claimed(key))
 
     async with serving(store) as ledger:
+        began = trio.current_time()
         async with trio.open_nursery() as asking:
-            for n in range(100):
-                asking.start_soon(record, f"AR-{n}", n // MANY * ledger_module.GATHER_S / 10)
-        assert len(committed(store)) == 100
-        assert groups.count <= 8
+            for n in range(50):
+                asking.start_soon(record, f"AR-{n}", 0)
+            for n in range(40):
+                asking.start_soon(record, f"AR-{n + 50}", n * ledger_module.GATHER_S / 50)
+        assert len(committed(store)) == 90
+        assert groups.count <= 4
+        assert trio.current_time() - began == pytest.approx(ledger_module.GATHER_S)
 
 
 async def test_few_who_record_at_once_wait_for_no_others(autojump_clock, no_threads, store):
