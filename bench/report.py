@@ -8,7 +8,7 @@ from pathlib import Path
 from bench import svg
 from bench.results import Key, Results
 from bench.sessions import PEERS
-from bench.targets import BARE, OURS
+from bench.targets import BARE, OURS, WHY_MISSED
 from bench.work import (
     crash,
     growing,
@@ -86,28 +86,37 @@ def write_readme(results: Results, readme: Path = README) -> None:
 def _headlines(results: Results) -> Iterator[str]:
     yield "Measured beside what one would use instead ([report](docs/benchmarks.md)):"
     yield ""
-    ours, bare, slow = (
-        results.median(Key(starting.WORK, starting.PER_AGENT, name, 100))
-        for name in (OURS, BARE, "supervisord")
+    for key, what in (
+        (
+            Key(tree.WORK, tree.SURVIVORS, OURS, 1),
+            "a stopped tree of 22 processes leaves {} behind",
+        ),
+        (
+            Key(crash.WORK, crash.DUPLICATED, OURS, 10),
+            "of 10 agents whose supervisor is killed {} run twice",
+        ),
+    ):
+        if counted := results.samples.get(key):
+            yield f"- {what.format(svg.figure(max(counted)))}{_compared(results, key)};"
+    ours, bare = (
+        results.median(Key(starting.WORK, starting.PER_AGENT, name, 100)) for name in (OURS, BARE)
     )
     if ours and bare:
-        yield f"- the start of 100 agents takes {svg.figure(ours / bare)} times as long as a bare `Popen` loop;"
-    if ours and slow:
-        yield f"- supervisord takes {svg.figure(slow / ours)} times as long as factoryd for it;"
-    if ours_left := results.samples.get(Key(tree.WORK, tree.SURVIVORS, OURS, 1)):
-        theirs = {
-            name: left
-            for name in PEERS
-            if (left := results.median(Key(tree.WORK, tree.SURVIVORS, name, 1))) is not None
-        }
-        worst = max(theirs.values())
-        names = _list([name for name, left in theirs.items() if left == worst])
-        best = [name for name, left in theirs.items() if left == 0 and name != OURS]
-        also = f", as with {_list(best)}" if best else ""
-        yield (
-            f"- a stopped tree of 22 processes leaves {sum(ours_left):.0f} behind{also};"
-            f" with {names} it is {worst:.0f}."
-        )
+        times = svg.figure(ours / bare)
+        yield f"- the start of 100 agents takes {times} times as long as in a bare `Popen` loop."
+
+
+def _compared(results: Results, key: Key) -> str:
+    """Return who else comes off as well, and who the worst."""
+    found = {name: results.median(key._replace(peer=name)) for name in PEERS if name != OURS}
+    theirs = {name: value for name, value in found.items() if value is not None}
+    if not theirs:
+        return ""
+    worst = max(theirs.values())
+    best = [name for name, value in theirs.items() if value == 0]
+    also = f", as with {_list(best)}" if best else ""
+    names = _list([name for name, value in theirs.items() if value == worst])
+    return f"{also}; with {names} it is {worst:.0f}"
 
 
 def _list(words: Sequence[str]) -> str:
@@ -274,6 +283,14 @@ def _targets(results: Results) -> Iterator[str]:
         )
         met = "met" if one["met"] else "**missed**"
         yield f"| {one['name']} | {svg.figure(one['value'])} | {baseline} | {ratio} | {one['target']} | {met} |"
+    missed = [one["name"] for one in results.targets if not one["met"]]
+    for begin, why in WHY_MISSED.items():
+        names = [f"*{name}*" for name in missed if name.startswith(begin)]
+        if names:
+            yield from (
+                "",
+                f"Why {_list(names)} {'is' if len(names) == 1 else 'are'} missed: {why}",
+            )
 
 
 def _plots_of(results: Results, work: str) -> list[str]:

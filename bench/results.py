@@ -47,14 +47,17 @@ class Results:
         return sum(sum(self.samples[key]) for key in kinds)
 
     def save(self, path: Path) -> None:
-        """Write all of it as JSON."""
-        samples = [{**key._asdict(), "values": values} for key, values in self.samples.items()]
+        """Write all of it as JSON, a line for each kind of sample."""
+        samples = [
+            {**key._asdict(), "values": [float(f"{value:.5g}") for value in values]}
+            for key, values in self.samples.items()
+        ]
         reasons = [
             {"work": work, "peer": peer, "reason": reason}
             for (work, peer), reason in self.reasons.items()
         ]
         whole = {**vars(self), "samples": samples, "reasons": reasons}
-        path.write_text(json.dumps(whole, indent=1) + "\n")
+        path.write_text(json.dumps(whole).replace('{"work"', '\n{"work"') + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Results":
