@@ -290,6 +290,7 @@ async def test_of_two_files_with_one_key_one_is_worked_on_and_the_other_is_repor
         async with place.daemon() as again:
             await again.wait_issue("A-1", "done")
             assert {path.name for path in place.ready.iterdir()} == {"second.md", "third.md"}
+            await again.wait_fact("A-1", "outcome-written")
             done = {path.name for path in (place.root / "issues" / "done").glob("*.md")}
             assert done == {"first.md"}
             for name in ("second.md", "third.md"):  # at the first look, when all three were ready

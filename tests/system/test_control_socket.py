@@ -350,7 +350,7 @@ async def test_a_submitted_issue_is_worked_on():
         reply = await daemon.call("Submit", text=issue_text("A-1"), name="../../etc/a.md")
         assert reply == {"key": "A-1", "source": "issues"}
         await daemon.wait_issue("A-1", "done")
-        assert (daemon.place.root / "issues" / "done" / "A-1.md").exists()
+        await daemon.place.wait_for((daemon.place.root / "issues" / "done" / "A-1.md").exists)
 
 
 async def test_what_cannot_be_submitted_is_refused_with_a_reason():

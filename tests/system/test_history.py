@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from factoryd.adapters.sqlite_store import LEDGER
-from tests.system.daemons import a_place, ask_as, play
+from tests.system.daemons import a_place, ask_as, eventually, play
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -80,8 +80,12 @@ async def live_through(place, daemon):
     assert (await ctl(place, "kill", "A-2", "--now", "--reason", "enough")).returncode == 0
     place.put("A-3", "exit 7")
     await daemon.wait_issue("A-3", "parked")
-    outcomes = [place.root / "issues" / name for name in ("done", "cancelled", "failed")]
-    await place.wait_for(lambda: all(len(list(one.glob("*.json"))) == 1 for one in outcomes))
+
+    async def is_quiet():
+        kinds = await daemon.kinds_of(None)
+        return kinds.count("outcome-written") == kinds.count("issue-left-ready") == 4
+
+    await eventually(is_quiet)
 
 
 async def test_history_is_the_same_with_a_daemon_and_after_it_was_stopped_or_killed():
