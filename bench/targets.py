@@ -19,8 +19,8 @@ KNEE = 2.0
 
 WHY_MISSED = {
     "start of": """\
-The start keeps both cores busy, so what counts is CPU time: about 3.7 ms for each agent. Of these the
-agent and its second process take 1.6, which is all there is in the bare loop; the shim that keeps its
+The start keeps both cores busy, so what counts is CPU time: about 3.6 ms for each agent. Of these the
+agent and its second process take 1.5, which is all there is in the bare loop; the shim that keeps its
 exit status 0.9, the start of a shell and a fork; the daemon 1.1, for six facts, a control group, two
 files and the launch; entering the group the rest. A daemon that only claims keeps one core busy: reading
 500 issues and committing their claims takes 90 ms before the first agent starts, and the time counts
@@ -28,7 +28,7 @@ from the request.""",
     "next run": """\
 About 9 ms of it pass in one system call, by which the shim enters the control group of the new run.
 After a moment in which no process on the machine has changed its group, the kernel waits there for a
-grace period of RCU: 5 to 11 ms in ten measurements, 0.15 ms where such moves follow one another. Runs
+grace period of RCU: 5 to 13 ms in ten measurements, 0.15 ms where such moves follow one another. Runs
 that follow at once are within the target (see "crash to the agent resumed"). systemd enters groups in
 the same way. The kernel's remedy is to mount cgroup2 with `favordynmods`, which makes every fork dearer.""",
 }

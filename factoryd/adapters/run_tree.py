@@ -221,7 +221,8 @@ class RunTree:
         late = tuple(stat for stat in plan.targets if self._is_root(stat.pid))
         try:
             if late and late[0].pid not in self._group.among([late[0].pid]):
-                self._note(signal.SIGKILL, deliver(late, signal.SIGKILL, list))
+                not_yet_inside = deliver(late, signal.SIGKILL, lambda pids: pids)
+                self._note(signal.SIGKILL, not_yet_inside)
             if not self._group.kill():
                 return False
         except OSError:
