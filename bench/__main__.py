@@ -28,7 +28,7 @@ from bench.sessions import Sessions
 from bench.starting import start_agents
 from bench.stopping import kill_large_tree, kill_many, kill_tree
 from bench.succession import next_stage, resume
-from bench.targets import figures
+from bench.targets import figures, is_explained
 
 MEASUREMENTS = (
     start_agents,
@@ -44,7 +44,7 @@ MEASUREMENTS = (
 
 
 def main(words: list[str]) -> int:
-    """Do what was asked for; return the exit status, which says whether all targets were met."""
+    """Do what was asked for; return the exit status: 1 if a target is missed and nobody says why."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed, modules are compiled once
     match words:
         case [] | ["run"]:
@@ -73,7 +73,7 @@ def _run() -> int:
     report.write(results)
     _print(found)
     print(f"The whole report is {report.PAGE}, what it is made from {report.JSON}")
-    return 0 if all(one.met for one in found) else 1
+    return 0 if all(map(is_explained, found)) else 1
 
 
 def _measure(scale: Scale) -> Results:
@@ -114,7 +114,7 @@ def _own(words: Sequence[str]) -> int:
         return 2
     found = _measure_own(words)
     _print(found)
-    return 0 if all(one.met for one in found) else 1
+    return 0 if all(map(is_explained, found)) else 1
 
 
 def _measure_own(names: Sequence[str]) -> list[Figure]:

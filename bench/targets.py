@@ -35,6 +35,11 @@ the same way. The kernel's remedy is to mount cgroup2 with `favordynmods`, which
 """Why a figure misses its target, by how its name begins: measured with perf, strace and /proc/stat."""
 
 
+def is_explained(figure: Figure) -> bool:
+    """Say whether a figure meets its target, or the report says why it does not."""
+    return figure.met or figure.name.startswith(tuple(WHY_MISSED))
+
+
 def figures(results: Results) -> list[Figure]:
     """Return factoryd's figures that have a target; what was not measured is left out."""
     found = [*_counts(results), *_starts(results), *_bounded(results), *_growth(results)]
