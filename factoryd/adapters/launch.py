@@ -20,7 +20,6 @@ Process = subprocess.Popen[bytes]  # noqa: TID251 (this is the door that all age
 SHIM = Path(__file__).parent.parent / "libexec" / "agent-shim"
 """Run through /bin/sh by name, as an installation may drop the execute bit."""
 
-_STATUS = "status"
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NO_PROGRAM = "no such program"
@@ -92,9 +91,9 @@ def _fault_of_program(path: str) -> str | None:
     return None if os.access(path, os.X_OK) else _NOT_EXECUTABLE
 
 
-def status_file(place: TreePlace) -> Path:
+def _status_file(place: TreePlace) -> str:
     """Return where the shim leaves the exit status."""
-    return Path(place.directory, _STATUS)
+    return f"{place.directory}/status"
 
 
 def read_status(place: TreePlace) -> Exit | None:
@@ -102,7 +101,7 @@ def read_status(place: TreePlace) -> Exit | None:
     if not place.directory:
         return None
     try:
-        with open(f"{place.directory}/{_STATUS}", "rb", buffering=0) as file:  # noqa: PTH123 (speed)
+        with open(_status_file(place), "rb", buffering=0) as file:  # noqa: PTH123 (speed)
             text = file.read()
         if not text:  # the shim was ended before it could write
             return None
@@ -110,7 +109,7 @@ def read_status(place: TreePlace) -> Exit | None:
     except OSError:
         return None
     except msgspec.DecodeError as error:
-        return Exit(status=None, reason=f"{status_file(place)}: {error}")
+        return Exit(status=None, reason=f"{_status_file(place)}: {error}")
     return Exit(status=left.status, reason=left.reason)
 
 
@@ -138,7 +137,7 @@ def read_end(place: TreePlace) -> float | None:
     if not place.directory:
         return None
     try:
-        return status_file(place).stat().st_mtime
+        return Path(_status_file(place)).stat().st_mtime
     except OSError:
         return None
 
@@ -181,7 +180,7 @@ def launch(
 def shim_argv(place: TreePlace, argv: tuple[str, ...], options: tuple[str, ...]) -> tuple[str, ...]:
     """Return the command line of the shim, which is what people see in `ps`."""
     names = ("--agent-name", place.agent, "--run", place.run)
-    status = ("--status", f"{place.directory}/{_STATUS}")
+    status = ("--status", _status_file(place))
     return ("/bin/sh", str(SHIM), *names, *options, *status, "--", *argv)
 
 

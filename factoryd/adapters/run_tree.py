@@ -4,7 +4,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Collection
 from enum import Enum, auto
-from typing import TypeVar, TypeVarTuple
+from typing import TypeVar
 
 import trio
 from msgspec.structs import replace
@@ -40,7 +40,6 @@ _STOPPING = Hands(2)
 """Threads for stops that wait for nobody: of hundreds at once, more would wait for one another."""
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 
 class _Blow(Enum):
@@ -143,7 +142,7 @@ class RunTree:
     async def terminate(self, policy: StopPolicy) -> None:
         """Send the stop signal once to all that may be signalled; return when the tree is empty."""
         self._began = self._began or trio.current_time()
-        await self._look(policy, self._ask, policy)
+        await self._apart(self._ask, policy)
         await self._wait_empty()
         self._seen_empty = True
 
@@ -195,7 +194,7 @@ class RunTree:
             await trio.lowlevel.checkpoint()
             return True
         while True:
-            blow = await self._look(policy, self._strike, policy)
+            blow = await self._apart(self._strike, policy)
             if blow is _Blow.NOBODY:
                 return False
             if blow is _Blow.ALL:
@@ -276,14 +275,14 @@ class RunTree:
             else:
                 return
 
-    async def _look(self, policy: StopPolicy, call: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Make a blocking call, apart from other trees' where a process can keep it waiting.
+    async def _apart(self, act: Callable[[StopPolicy], T], policy: StopPolicy) -> T:
+        """Do what blocks in a thread, apart from other trees' where a process can keep it waiting.
 
         Its environment or its names can only be read while it does not hold on to its memory.
         """
         if self._group.waits or policy.protected_commands:
-            return await trio.to_thread.run_sync(call, *args, limiter=LOOKING)
-        return await _STOPPING.do(call, *args)
+            return await trio.to_thread.run_sync(act, policy, limiter=LOOKING)
+        return await _STOPPING.do(act, policy)
 
     def _plan(self, policy: StopPolicy) -> Plan | None:
         """Return whom to signal now; None, and the reason in the report, when nobody can tell."""

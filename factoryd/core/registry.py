@@ -63,6 +63,8 @@ from factoryd.core.records import (
 )
 from factoryd.core.run_life import RunFact, move_run
 
+T = TypeVar("T")
+
 
 class Registry:
     """The state of all issues, handoffs and counters after the last committed fact."""
@@ -128,9 +130,6 @@ class Registry:
     def forget(self, key: str) -> None:
         """Drop a finished issue whose retention has ended."""
         self.issues.pop(same_issue(key), None)
-
-
-T = TypeVar("T")
 
 
 class _Layers(ChainMap[str, T]):

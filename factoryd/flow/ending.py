@@ -82,7 +82,7 @@ class Endings:
             async with trio.open_nursery() as nursery:
                 for stop in wishes.values():
                     nursery.start_soon(self._end_one, stop, grace_s)
-        except ExceptionGroup as group:
+        except ExceptionGroup as group:  # who asked is told why, and one reason will do
             raise first_error(group) from group
 
     async def _end_one(self, stop: IssueStopping, grace_s: float | None) -> None:

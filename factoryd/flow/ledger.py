@@ -117,15 +117,18 @@ class Ledger:
         except trio.WouldBlock:
             with trio.CancelScope(shield=True):
                 await self._send.send(request)
-        if self._send.statistics().current_buffer_used >= self._expected:
-            self._gathered.set()
+        self._tell_gathered()
 
     async def _gather(self, expected: int) -> None:
         """Wait until so many wait again, as were just answered: many of them record again soon."""
         self._expected, self._gathered = expected, trio.Event()
-        if self._send.statistics().current_buffer_used < expected:
-            with trio.move_on_after(GATHER_S):
-                await self._gathered.wait()
+        self._tell_gathered()
+        with trio.move_on_after(GATHER_S):
+            await self._gathered.wait()
+
+    def _tell_gathered(self) -> None:
+        if self._send.statistics().current_buffer_used >= self._expected:
+            self._gathered.set()
 
     async def read(self, since: int, limit: int, issue: str | None) -> list[Recorded]:
         """Return up to `limit` facts numbered above `since`, oldest first."""

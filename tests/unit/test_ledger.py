@@ -238,18 +238,23 @@ def no_threads(monkeypatch):
     monkeypatch.setattr(trio.to_thread, "run_sync", run_inline)
 
 
-async def test_a_burst_that_comes_back_is_one_group_each_time(autojump_clock, no_threads, store):
-    groups = Groups(store)
+async def record_side_by_side(ledger, callers, times):
+    """Have so many record at once, each of them so many times in a row."""
 
     async def record(name):
-        for n in range(5):
+        for n in range(times):
             await ledger.record(claimed(f"{name}-{n}"))
 
+    async with trio.open_nursery() as asking:
+        for name in range(callers):
+            asking.start_soon(record, name)
+
+
+async def test_a_burst_that_comes_back_is_one_group_each_time(autojump_clock, no_threads, store):
+    groups = Groups(store)
     async with serving(store) as ledger:
         began = trio.current_time()
-        async with trio.open_nursery() as asking:
-            for name in range(20):
-                asking.start_soon(record, name)
+        await record_side_by_side(ledger, callers=20, times=5)
         assert trio.current_time() == began, "all are there: nobody is waited for"
         assert len(committed(store)) == 100
         assert groups.count <= 7
@@ -275,15 +280,9 @@ async def test_after_a_group_facts_gather_for_a_moment(autojump_clock, no_thread
 
 
 async def test_few_who_record_at_once_wait_for_no_others(autojump_clock, no_threads, store):
-    async def record(name):
-        for n in range(100):
-            await ledger.record(claimed(f"{name}-{n}"))
-
     async with serving(store) as ledger:
         began = trio.current_time()
-        async with trio.open_nursery() as asking:
-            for name in range(MANY - 1):
-                asking.start_soon(record, name)
+        await record_side_by_side(ledger, callers=MANY - 1, times=100)
         assert trio.current_time() == began
 
 
