@@ -7,6 +7,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from signal import SIGABRT, SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 import pytest
@@ -118,6 +119,8 @@ async def test_the_agents_of_a_hung_daemon_are_adopted_when_its_watchdog_has_kil
             alive = processes(place)
             for number in signals:
                 first.signal(number)
+                if number == SIGSTOP:
+                    await place.wait_for(lambda: is_stopped(first.pid))
             assert await first.wait() == -ends_by
             assert processes(place) == alive
         async with next_daemon(place, keys) as (second, _):
@@ -126,6 +129,11 @@ async def test_the_agents_of_a_hung_daemon_are_adopted_when_its_watchdog_has_kil
             for key in keys:
                 await second.wait_issue(key, "done")
         assert len(of_kind(place, RunStarting)) == len(keys)
+
+
+def is_stopped(pid):
+    """Say whether no thread is left that could still act on a signal."""
+    return all(b") T " in stat.read_bytes() for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
 
 
 def has_printed(runs):
