@@ -1,15 +1,19 @@
 """What it takes to keep the output of agents that write a megabyte a second each."""
 
 import json
+import os
 import select
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from bench.agents import Agent, nap, say
 from bench.ground import a_ground
@@ -19,6 +23,7 @@ from bench.programs import writer
 from bench.results import Key, Results
 from bench.sessions import Session
 from bench.work.idling import cpu_s, pss_mb
+from bench.work.looking import wait_running
 
 WORK = "output"
 CPU = "CPU (% of one)"
@@ -30,6 +35,9 @@ PEERS = ("factoryd", "supervisord", "circus", "pm2")
 """Those that have logs of their own; the others leave them to further processes."""
 
 PER_WRITER_S = writer.CHUNK * writer.PER_S
+
+LATEST_S = 30
+"""What has not come by then, a while after the last word, is lost."""
 
 
 def measure(name: str, count: int, seconds: int, results: Results) -> None:
@@ -45,30 +53,33 @@ def measure(name: str, count: int, seconds: int, results: Results) -> None:
 
 def _measure(session: Session, count: int, seconds: int, results: Results) -> None:
     peer, ground = session
-    peer.prepare([_agent(number, seconds) for number in range(count)])
+    go = ground.root / "go"
+    os.mkfifo(go)
+    peer.prepare([_agent(number, seconds, go) for number in range(count)])
     peer.launch()
     ground.words.wait("up", count)
-    before, began = _cpu(session), time.perf_counter()
-    lags = _Lags(session)
-    last = ground.words.wait("done", count, within_s=seconds * 10)
-    took = last - began
-    time.sleep(1)
-    used, over = _cpu(session) - before, time.perf_counter() - began
-    results.add(Key(WORK, PSS, peer.name, count), sum(map(pss_mb, ground.other_pids())))
-    results.add(Key(WORK, CPU, peer.name, count), used / over * 100)
-    results.add(Key(WORK, LATE, peer.name, count), max(0, took - seconds))
-    results.add(Key(WORK, LAG, peer.name, count), *lags.end())
+    wait_running(session, count)  # what nobody knows yet cannot be followed
+    with _Lags(session, seconds * PER_WRITER_S) as lags:
+        before, began = _cpu(session), time.perf_counter()
+        with go.open("wb"):
+            last = ground.words.wait("done", count, within_s=seconds * 10)
+        took = last - began
+        time.sleep(1)
+        used, over = _cpu(session) - before, time.perf_counter() - began
+        results.add(Key(WORK, PSS, peer.name, count), sum(map(pss_mb, ground.other_pids())))
+        results.add(Key(WORK, CPU, peer.name, count), used / over * 100)
+        results.add(Key(WORK, LATE, peer.name, count), max(0, took - seconds))
+        results.add(Key(WORK, LAG, peer.name, count), *lags.end())
     kept = sum(file.stat().st_size for file in _files(session))
     written = count * seconds * PER_WRITER_S
-    followed = lags.bytes if peer.name == "factoryd" else seconds * PER_WRITER_S
-    lost = max(0, written - kept) + max(0, seconds * PER_WRITER_S - followed)
-    results.add(Key(WORK, LOST, peer.name, count), lost)
+    results.add(Key(WORK, LOST, peer.name, count), max(0, written - kept, lags.missing))
 
 
-def _agent(number: int, seconds: int) -> Agent:
+def _agent(number: int, seconds: int, go: Path) -> Agent:
+    """Return an agent that writes once somebody has opened the named pipe `go` for writing."""
     write = f"{sys.executable} -I -S {Path(writer.__file__)} {seconds}"
-    lines = [say("up", number), write, say("done", number), f"exec {nap(number)}"]
-    return Agent(number, "\n".join(lines))
+    words = [say("up", number), f": <{go}", write, say("done", number), f"exec {nap(number)}"]
+    return Agent(number, "\n".join(words))
 
 
 def _cpu(session: Session) -> float:
@@ -83,34 +94,51 @@ def _files(session: Session) -> list[Path]:
 class _Lags:
     """Follows one agent as it writes, and notes how old each chunk is when it comes."""
 
-    def __init__(self, session: Session) -> None:
-        self.bytes = 0
-        self._lags: list[float] = []
-        self._ended = threading.Event()
+    def __init__(self, session: Session, expected: int) -> None:
         follow = _follow_log if session.peer.name == "factoryd" else _follow_file
-        self._chunks = follow(session, self._ended)
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
+        self.missing = expected
+        """How many bytes have not come yet."""
+        self._lags: list[float] = []
+        self._overdue = threading.Event()
+        self._chunks = follow(session, self._overdue)
+        self._thread = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Self:
+        """Begin to follow."""
+        self._heard = self._thread.submit(self._note_all)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it, whether all has come or not."""
+        self._overdue.set()
+        self._thread.shutdown()
 
     def end(self) -> list[float]:
-        """End it and return the lags (ms)."""
-        self._ended.set()
-        self._thread.join()
+        """Return the lags (ms) once all has come, or nothing more for too long."""
+        with suppress(TimeoutError):
+            self._heard.result(LATEST_S)
         return self._lags
 
-    def _listen(self) -> None:
+    def _note_all(self) -> None:
         for lines in self._chunks:
             now = time.monotonic()
-            self.bytes += sum(len(line) + 1 for line in lines)
+            self.missing -= sum(len(line) + 1 for line in lines)
             with suppress(ValueError, IndexError):
                 self._lags.append((now - float(lines[-1].split()[0])) * 1000)
+            if self.missing <= 0:
+                return
 
 
-def _follow_file(session: Session, ended: threading.Event) -> Iterator[Sequence[str]]:
+def _follow_file(session: Session, overdue: threading.Event) -> Iterator[Sequence[str]]:
     file = session.ground.root / "out-0.log"
     rest = ""
     with file.open() as text:
-        while not ended.is_set():
+        while not overdue.is_set():
             *lines, rest = (rest + text.read()).split("\n")
             if lines:
                 yield lines
@@ -118,20 +146,20 @@ def _follow_file(session: Session, ended: threading.Event) -> Iterator[Sequence[
                 time.sleep(0.005)
 
 
-def _follow_log(session: Session, ended: threading.Event) -> Iterator[Sequence[str]]:
+def _follow_log(session: Session, overdue: threading.Event) -> Iterator[Sequence[str]]:
     """Yield what the daemon passes on to a client that follows."""
     peer = session.peer
     assert isinstance(peer, Factoryd)
     call = {
         "method": "io.factoryd.Control.Logs",
-        "parameters": {"target": "B-0", "follow": True, "lines": 1000000},
+        "parameters": {"target": "B-0", "follow": True, "lines": 0},
         "more": True,
     }
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(peer.socket))
         client.sendall(json.dumps(call).encode() + b"\0")
         rest = b""
-        while not ended.is_set():
+        while not overdue.is_set():
             if not select.select([client], [], [], 0.1)[0]:
                 continue
             part = client.recv(1 << 20)

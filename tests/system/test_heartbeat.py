@@ -85,10 +85,17 @@ async def test_the_heartbeat_is_fresh_and_says_stopping_through_a_long_teardown(
             assert not heartbeat.exists()
 
 
+COPY_AT_TERM = """
+trap 'read -r beat <../r/heartbeat || :; echo "$beat" >../at-term; exit 0' TERM
+echo up
+while :; do sleep 0.05 || :; done
+"""
+"""It outlives its sleep, which is signalled first; what the trap runs has no process of its own."""
+
+
 async def test_stopping_is_written_before_the_first_agent_is_stopped():
-    copy = "trap 'cp ../r/heartbeat ../at-term; exit 0' TERM; echo up; while :; do sleep 0.05; done"
     with a_factory(stop=lively("10s")) as place:
-        place.put(KEY, copy)
+        place.put(KEY, COPY_AT_TERM)
         async with place.daemon() as daemon:
             await daemon.wait_running(KEY)
             await daemon.stop()
