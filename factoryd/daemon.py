@@ -252,29 +252,11 @@ class Daemon:
             await services.start(self._pulses.run)
             services.start_soon(self._announcer.run)
             services.start_soon(self._hear_signals)
+            services.start_soon(self._wait_for_stop)
             if self._journal is not None:
                 services.start_soon(keep_up, self._journal, self._sink)
-            await self._ledger.record(
-                DaemonStarted(
-                    pid=self._identity.pid, version=__version__, boot_id=self._identity.boot_id
-                ),
-                ConfigurationLoaded(
-                    stop=stop_policy(self._plan.config.stop, self._plan.config.protect),
-                    grace_s=self._plan.config.stop.grace,
-                ),
-            )
-            await self._reaper.empty_strays()
-            for one in self._settings.config.sources:
-                self._sources.add(await self._make_source(one))
-            services.start_soon(self._reaper.run)
-            services.start_soon(self._retention.run)
-            await services.start(self._control.serve, listener)
-            services.start_soon(self._wait_for_stop)
-            await self._pulses.become("running")
-            self._notifier.status(self._overview.headline())
-            self._notifier.ready()
-            services.start_soon(self._reloader.run)
             try:
+                await self._begin(services, listener)
                 with self._work:
                     await self._scheduler.run(drain_after=self._plan.drain_after)
             except* LedgerUnavailable:
@@ -283,6 +265,30 @@ class Daemon:
             status = await self._close()
             services.cancel_scope.cancel(reason="stopped")
         return status
+
+    async def _begin(self, services: trio.Nursery, listener: trio.SocketListener) -> None:
+        """Recover and begin to serve; whoever is told to stop meanwhile is never ready."""
+        await self._ledger.record(
+            DaemonStarted(
+                pid=self._identity.pid, version=__version__, boot_id=self._identity.boot_id
+            ),
+            ConfigurationLoaded(
+                stop=stop_policy(self._plan.config.stop, self._plan.config.protect),
+                grace_s=self._plan.config.stop.grace,
+            ),
+        )
+        await self._reaper.empty_strays()
+        for one in self._settings.config.sources:
+            self._sources.add(await self._make_source(one))
+        services.start_soon(self._reaper.run)
+        services.start_soon(self._retention.run)
+        await services.start(self._control.serve, listener)
+        if self._stop_asked.is_set():
+            return
+        await self._pulses.become("running")
+        self._notifier.status(self._overview.headline())
+        self._notifier.ready()
+        services.start_soon(self._reloader.run)
 
     async def _make_source(self, config: SourceConfig) -> IssueSource:
         source = make_source(config, self._watches)
@@ -305,11 +311,12 @@ class Daemon:
         except* LedgerUnavailable:
             logger.error("the last facts could not be written: %s", self._ledger.trouble)  # noqa: TRY400  for a person
             clean = None
-        if keep and not self._keep_agents:
-            return await self._close()  # meanwhile somebody wants them to end after all
-        if keep:
+        if keep and self._keep_agents:
             await self._pulses.end()
+        if keep and self._keep_agents:
             return KEEP_AGENTS_STATUS
+        if keep:
+            return await self._close()  # meanwhile somebody wants them to end after all
         if clean is None:
             return 1
         if not clean:

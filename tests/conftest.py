@@ -9,12 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from factoryd.adapters.cgroup import Unavailable, cgroup_of, prepare_root
 from factoryd.adapters.pidfd import PidFd, open_verified
 from factoryd.adapters.proc import Stat, list_pids, read_argv, read_stat
 
 _numbers = itertools.count(1)
+
+# An example may take as long as others let it: this machine is not the tests' alone.
+settings.register_profile(
+    "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start can be interrupted

@@ -70,6 +70,7 @@ class Hands:
         """Make a blocking call in a thread, with the labels of this task, and return its result.
 
         Cancellable until it begins; then only with `give_up`, and it goes on with nobody to hear.
+        Raises `RuntimeError` when there can be no thread; then the call is never made.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         job = _Job(lambda: call(*args))
@@ -82,7 +83,12 @@ class Hands:
 
         self._jobs.append(job)
         if _take(self._free):
-            trio.lowlevel.start_thread_soon(self._work, lambda _: None)
+            try:
+                trio.lowlevel.start_thread_soon(self._work, lambda _: None)
+            except RuntimeError:
+                job.take_ticket()
+                self._free.append(None)
+                raise
         await trio.lowlevel.wait_task_rescheduled(withdraw)
         return job.result()
 

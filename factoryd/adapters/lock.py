@@ -2,12 +2,18 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from factoryd.core.errors import AlreadyRunning, BadUsage, PermissionDenied
 from factoryd.core.liveness import Holder
 
 _REAPING = b"reaping\n"
+
+_BRIEFLY_S = 3.0
+"""How long is waited for holders that are soon done: who only looks, or reaps and finds nothing."""
+
+_PAUSE_S = 0.01
 
 
 class InstanceLock:
@@ -36,10 +42,16 @@ class InstanceLock:
         os.close(self._descriptor)
 
     def _take(self, path: Path) -> None:
+        until = time.monotonic() + _BRIEFLY_S
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _taken(path, _read(self._descriptor)) from None
+            while not _flock(self._descriptor, fcntl.LOCK_EX):
+                holder = _read(self._descriptor)
+                # Beside those who only look, as `read_holder` does, a shared lock can be had.
+                brief = holder.reaping or _flock(self._descriptor, fcntl.LOCK_SH)
+                if not brief or time.monotonic() > until:
+                    raise _taken(path, holder)
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                time.sleep(_PAUSE_S)  # noqa: TID251 (nothing else runs before there is a lock)
         except OSError as error:
             raise _unusable(path, error) from error
         # Written over, not emptied first: whoever reads the first line meanwhile finds a pid.
@@ -62,14 +74,20 @@ def read_holder(path: Path) -> Holder | None:
     except OSError as error:
         raise _unusable(path, error) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _read(descriptor)
+        return None if _flock(descriptor, fcntl.LOCK_SH) else _read(descriptor)
     except OSError as error:
         raise _unusable(path, error) from error
     finally:
         os.close(descriptor)
-    return None
+
+
+def _flock(descriptor: int, kind: int) -> bool:
+    """Take a lock, without waiting for it, and say whether it could be had."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read(descriptor: int) -> Holder:

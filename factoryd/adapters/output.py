@@ -134,9 +134,9 @@ class Follower:
         return _Output(descriptor, offset, bounds.max_bytes_per_run, bounds.max_line_bytes)
 
     async def _pass_on(self, output: "_Output", place: TreePlace, progress: Progress) -> None:
-        """Pass on all lines up to where the file ends now."""
-        size = output.look()
+        """Pass on all lines up to where the file ends, however fast it grows meanwhile."""
         while True:
+            size = output.look()
             before = output.position
             for number, (offset, text) in enumerate(output.read(size), 1):
                 self._sink.line(place, offset, text)

@@ -142,7 +142,10 @@ class RunTree:
     async def terminate(self, policy: StopPolicy) -> None:
         """Send the stop signal once to all that may be signalled; return when the tree is empty."""
         self._began = self._began or trio.current_time()
-        await self._apart(self._ask, policy)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # Whoever has any grace is asked: that it passes while this waits for a thread is no reason.
+        with trio.move_on_after(PROOF_BOUND_S, shield=True):
+            await self._apart(self._ask, policy)
         await self._wait_empty()
         self._seen_empty = True
 

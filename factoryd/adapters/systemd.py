@@ -1,5 +1,6 @@
 """The service manager: notifications to systemd (sd_notify(3)), silent where there is none."""
 
+import logging
 import math
 import os
 import time
@@ -10,13 +11,16 @@ import trio
 
 from factoryd.core.installation import parse_version
 
+logger = logging.getLogger(__name__)
+
 
 class SystemdNotifier:
     """Tells systemd what the daemon does, through `$NOTIFY_SOCKET`."""
 
     def __init__(self) -> None:
-        wanted = bool(os.environ.get("NOTIFY_SOCKET"))
-        self._notifier = sdnotify.SystemdNotifier() if wanted else None
+        self._notifier = _connect()
+        self._unsaid: dict[str, str] = {}
+        """The newest words of each kind that systemd had no room for, the oldest first."""
         self._shown = ""
         self.watchdog_s = read_watchdog(os.environ, os.getpid())
         """How long systemd waits for `alive` before it kills us; infinite when it does not."""
@@ -28,7 +32,7 @@ class SystemdNotifier:
     def status(self, text: str) -> None:
         """Show one human line; the same line again is not sent."""
         line = " ".join(text.split())
-        if line != self._shown:
+        if line != self._shown or self._unsaid:
             self._shown = line
             # The library sends Latin-1, systemd reads UTF-8.
             self._tell(f"STATUS={line}".encode(errors="replace").decode("latin-1"))
@@ -56,8 +60,32 @@ class SystemdNotifier:
             self._notifier.socket.close()
 
     def _tell(self, words: str) -> None:
-        if self._notifier is not None:
-            self._notifier.notify(words)
+        """Say something, after what could not be said before; never wait for systemd to listen."""
+        if self._notifier is None:
+            return
+        kind = words.partition("=")[0]
+        self._unsaid.pop(kind, None)
+        self._unsaid[kind] = words
+        for said in list(self._unsaid):
+            try:
+                self._notifier.notify(self._unsaid[said])
+            except BlockingIOError:
+                return
+            except OSError as error:
+                logger.debug("systemd is not there to be told %s: %s", said, error.strerror)
+            del self._unsaid[said]
+
+
+def _connect() -> sdnotify.SystemdNotifier | None:
+    """Return who speaks to systemd, without ever waiting for it; None where it does not listen."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return None
+    notifier = sdnotify.SystemdNotifier()
+    if notifier.socket is None:
+        return None
+    notifier.socket.settimeout(0)
+    notifier.debug = True  # that is: what cannot be said is raised
+    return notifier
 
 
 def read_watchdog(environ: Mapping[str, str], pid: int) -> float:

@@ -8,7 +8,7 @@ from functools import cache
 
 import msgspec
 
-from factoryd.adapters.pidfd import PidFd, Verdict, open_verified
+from factoryd.adapters.pidfd import PidFd, Verdict, open_verified, verify
 from factoryd.adapters.proc import Stat, list_ancestors, read_names
 from factoryd.core.model import Data, ProcessIdentity, Skipped, StopOrder, StopPolicy
 
@@ -170,8 +170,10 @@ def _deliver_some(
                 tally.note(stat, error)
             return
         for stat, process in held.values():
-            is_member = stat.pid in inside
-            tally.note(stat, _send(process, stat, number) if is_member else Verdict.MISMATCH)
+            if stat.pid in inside:
+                tally.note(stat, _send(process, stat, number))
+            else:  # it is in another tree now, or has ended since it was opened
+                tally.note(stat, verify(stat.identity) or Verdict.MISMATCH)
 
 
 def _open(stat: Stat) -> PidFd | Verdict | OSError:

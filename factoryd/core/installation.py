@@ -13,9 +13,9 @@ _PROGRAMS = re.compile(r"^(Exec\w+=)/usr/bin/(factoryd|factoryctl)(?= )", re.MUL
 _PLAIN = re.compile(r"/[A-Za-z0-9/._+@:~-]+")
 """A path that a unit file has as it is, without quotes."""
 
-_SUBGROUP = re.compile(r"^DelegateSubgroup=.*\n", re.MULTILINE)
-_SUBGROUP_SINCE = 254
-"""The first systemd that has it; an older one warns of what it does not know."""
+_NEWER = re.compile(r"^(?:DelegateSubgroup|RestartMode)=.*\n", re.MULTILINE)
+_NEWER_SINCE = 254
+"""The first systemd that has them; an older one warns of what it does not know."""
 
 
 class Shipped(Data, frozen=True, kw_only=True):
@@ -135,8 +135,8 @@ def fill_in(text: str, shipped: Shipped, programs: str, systemd: int | None) -> 
             "has only letters, digits and /._+@:~- in it"
         )
     text = _PROGRAMS.sub(lambda found: f"{found[1]}{programs}/{found[2]}", text)
-    if systemd is not None and systemd < _SUBGROUP_SINCE:
-        text = _SUBGROUP.sub("", text)
+    if systemd is not None and systemd < _NEWER_SINCE:
+        text = _NEWER.sub("", text)
     return f"{text.rstrip()}\n{shipped.comment} {MARK}\n"
 
 

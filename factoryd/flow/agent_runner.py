@@ -109,7 +109,7 @@ class AgentRunner:
             if record is None:
                 live = await self._start(work, resumes)
             else:
-                live = await self._adopt(record)
+                live = await self._take_over(record)
             end = await self._attend(live, work, config, stopping)
             if end.step is not NextStep.RESUME:
                 return end
@@ -183,13 +183,17 @@ class AgentRunner:
         if isinstance(tree, CannotStart):
             await self._record_unstarted(work, run, str(tree))
             raise tree
-        assert tree.identity is not None
         live = self._enter(self._ledger_record(work, run), tree, offset=0)
-        inode = tree.place.cgroup_inode
-        await self._ledger.record(
-            RunStarted(issue=key, run=run, identity=tree.identity, cgroup_inode=inode)
-        )
+        await self._record_started(live)
         return live
+
+    async def _record_started(self, live: LiveRun) -> None:
+        place, identity = live.tree.place, live.tree.identity
+        assert identity is not None
+        inode = place.cgroup_inode
+        await self._ledger.record(
+            RunStarted(issue=place.issue, run=place.run, identity=identity, cgroup_inode=inode)
+        )
 
     async def _note_collision(self, work: Assignment, holder: RunId, reason: str) -> None:
         issue = self._ledger.registry.issue(work.issue.key)
@@ -218,6 +222,14 @@ class AgentRunner:
                 reason=reason,
             )
         )
+
+    async def _take_over(self, record: RunRecord) -> LiveRun:
+        """Adopt a run, and record its start if the daemon that began it died before that."""
+        live = await self._adopt(record)
+        if record.identity is None and live.tree.identity is not None:
+            with trio.CancelScope(shield=True):
+                await self._record_started(live)
+        return live
 
     async def _adopt(self, record: RunRecord) -> LiveRun:
         labels.RUN.set(record.run)
@@ -337,7 +349,7 @@ class AgentRunner:
                     run=record.run,
                     result=result,
                     report=report,
-                    receipt=self._receipt(live),
+                    receipt=live.receipt(),
                     reason=why,
                 )
             )
@@ -349,7 +361,7 @@ class AgentRunner:
                     result=result,
                     report=report,
                     reason=_left(report),
-                    receipt=self._receipt(live),
+                    receipt=live.receipt(),
                 )
             )
         live.record = self._newest(live.record)
@@ -370,17 +382,6 @@ class AgentRunner:
     def _newest(self, record: RunRecord) -> RunRecord:
         issue = self._ledger.registry.issue(record.place.issue)
         return record if issue is None else issue.runs.get(record.agent, record)
-
-    def _receipt(self, live: LiveRun) -> Receipt:
-        now, lack = self._clock.now(), live.usage.out_of_memory
-        ended_at = min(now, live.usage.ended_at or now)  # it may have ended while nobody looked
-        return Receipt(
-            wall_s=max(0.0, ended_at - live.record.since),
-            cpu_s=live.cpu_s,
-            peak_processes=live.peak_processes,
-            peak_memory_bytes=live.peak_memory_bytes,
-            oom_kills=lack.kills if lack is not None else 0,
-        )
 
 
 _NOBODY = Exit(status=None, reason="it was ended before its exit was seen")

@@ -43,6 +43,13 @@ class Frost:
         self._ledger = ledger
         self._still: dict[RunId, bool] = {}
         """Runs whose clock stands still; False until the whole tree does, too."""
+        self._inherited = {
+            run.run
+            for issue in ledger.registry.issues.values()
+            if issue.frozen
+            for run in issue.live_runs
+        }
+        """Runs that an earlier daemon may have left standing, and that nobody follows yet."""
         self._thawing = set[str]()
         self._changes: dict[str, trio.Event] = {}
 
@@ -91,10 +98,14 @@ class Frost:
     async def follow(self, live: Watched) -> None:
         """Have a run stand still whenever its issue is frozen, until cancelled."""
         key, run = live.tree.place.issue, live.tree.place.run
+        stands = run in self._inherited
+        self._inherited.discard(run)
         try:
             while True:
-                while not self._is_to_stand(key):
+                # One that was left standing is thawed in the end, whatever has happened meanwhile.
+                while not (stands or self._is_to_stand(key)):
                     await self._change(key)
+                stands = False
                 since = trio.current_time()
                 self._still[run] = False
                 self._still[run] = await _try(live.tree.freeze(), f"{run} cannot be frozen")
@@ -133,7 +144,7 @@ class Frost:
         record = self._ledger.registry.issue(key)
         runs = [run.run for run in record.live_runs if run.exit is None] if record else []
         still = sum(self._still.get(run, False) for run in runs)
-        moving = sum(run not in self._still for run in runs)
+        moving = sum(run not in self._still and run not in self._inherited for run in runs)
         done = still if self._is_to_stand(key) else moving
         return Settled(done=done, late=len(runs) - done)
 

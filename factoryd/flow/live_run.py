@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import trio
 
-from factoryd.core.model import Usage
+from factoryd.core.model import Receipt, Usage
 from factoryd.core.records import RunRecord
 from factoryd.ports import Clock, Desk, Tree
 
@@ -75,6 +75,18 @@ class LiveRun:
     async def sample(self) -> None:
         """Read the tree's usage, in a thread, and remember it."""
         self.note(await trio.to_thread.run_sync(self.tree.usage))
+
+    def receipt(self) -> Receipt:
+        """Return what the run came to, once it has ended and was read for the last time."""
+        now, lack = self._clock.now(), self.usage.out_of_memory
+        ended_at = min(now, self.usage.ended_at or now)  # it may have ended while nobody looked
+        return Receipt(
+            wall_s=max(0.0, ended_at - self.record.since),
+            cpu_s=self.cpu_s,
+            peak_processes=self.peak_processes,
+            peak_memory_bytes=self.peak_memory_bytes,
+            oom_kills=lack.kills if lack is not None else 0,
+        )
 
     def note(self, usage: Usage) -> None:
         """Take a reading of the tree's usage: the newest, and the peaks."""

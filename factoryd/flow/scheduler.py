@@ -50,6 +50,7 @@ class Scheduler:
         self._shop = shop
         self._pulse = pulse
         self._scopes: dict[str, IssueScope] = {}
+        self._keep = False
         self._shunned: dict[str, tuple[Issue, str]] = {}
         """Ready issues that something went wrong with, as they were then, and what."""
         self._reopening = set[str]()
@@ -76,10 +77,12 @@ class Scheduler:
         in a row no source answers, empty every tree and return at once.
         """
         iterations = None if drain_after is None else Iterations(self.followers, drain_after)
+        unfinished = self._shop.sources.unfinished()
+        begun = [one.issue.key for one in unfinished if one.state is IssueState.RUNNING]
+        self._shop.slots.recount(len(begun))  # some may have been ended since the start
         async with trio.open_nursery() as scopes:
-            for record in self._shop.sources.unfinished():
-                if record.state is IssueState.RUNNING:
-                    self._open_scope(scopes, record.issue.key, has_slot=True)
+            for key in begun:
+                self._open_scope(scopes, key, has_slot=True)
             async with trio.open_nursery() as following:
                 following.start_soon(self._shop.slots.run)
                 following.start_soon(self._shop.sources.run, self.wake)
@@ -175,8 +178,12 @@ class Scheduler:
 
         An issue that is being ended is ended all the same.
         """
+        self._keep = keep
         for scope in self._scopes.values():
-            scope.stopping.keep = keep and scope.record.state is not IssueState.STOPPING
+            self._tell_whether_to_keep(scope)
+
+    def _tell_whether_to_keep(self, scope: IssueScope) -> None:
+        scope.stopping.keep = self._keep and scope.record.state is not IssueState.STOPPING
 
     def hurry(self) -> None:
         """Skip what is left of every grace."""
@@ -342,6 +349,7 @@ class Scheduler:
 
     def _open_scope(self, scopes: trio.Nursery, key: str, *, has_slot: bool) -> None:
         scope = IssueScope(self._shop, key, has_slot=has_slot)
+        self._tell_whether_to_keep(scope)
         self._scopes[same_issue(key)] = scope
         scopes.start_soon(self._lead, key, scope)
 

@@ -44,6 +44,10 @@ class Slots:
                     del self._patience[seat]
                     seat.give()
 
+    def recount(self, taken: int) -> None:
+        """Have this many in use, whatever was counted before anybody had one."""
+        self._taken = taken
+
     @contextmanager
     def note_wait(self, seat: "Seat", due: float) -> Generator[None]:
         """Have a seat given back if this is not left before `due` (in trio's time)."""

@@ -109,14 +109,17 @@ class SourceFollower:
         async with self._asking:
             try:
                 with self.pulse.busy():
-                    self.listing = await self.source.list_ready()
-                    await self._look_for_claimed()
+                    listing = await self.source.list_ready()
+                    found = await self._find_closed()
             except SourceFailed as error:
                 self._report_trouble(str(error))
             except Exception as error:
                 logger.exception("source %s: an error inside factoryd", self.name)
                 self._report_trouble(f"an error inside factoryd: {error!r}")
             else:
+                # Both at once: what is ready again is not what was closed before.
+                self.listing = listing
+                self.closed, self._missing = tell_closed(found, self._missing, trio.current_time())
                 if self.trouble is not None:
                     logger.info("source %s works again", self.name)
                 self.trouble, self.complete = None, True
@@ -125,10 +128,9 @@ class SourceFollower:
             if self.trouble is not None and self.asked <= _REMEMBERED:
                 self.failed.add(self.asked)
 
-    async def _look_for_claimed(self) -> None:
+    async def _find_closed(self) -> Sequence[Closed]:
         claimed = self._claimed()
-        found = await self.source.find_closed(claimed) if claimed else ()
-        self.closed, self._missing = tell_closed(found, self._missing, trio.current_time())
+        return await self.source.find_closed(claimed) if claimed else ()
 
     async def _wait_change(self) -> None:
         """Return when the source may have changed; one that cannot tell is polled."""

@@ -151,22 +151,21 @@ class Steering:
     ) -> None:
         """Tell what ending issues takes until all are over; `check` may refuse what came of it."""
         left = dict(keys)
-        looked = since
         agents: list[KilledView] = []
         ended: list[str] = []
         while left:
-            await self._ledger.wait_beyond(looked)
             looked = self._ledger.registry.seq  # what is read below may be newer than this look
             over = [folded for folded in left if self._is_over(folded)]
-            if not over and not more:
-                continue
-            facts = await self._read_all(since)
-            since = facts[-1].seq if facts else since
-            agents += _killed(facts, left)
-            ended += sorted(left.pop(folded) for folded in over)
+            if over or more:
+                facts = await self._read_all(since)
+                since = facts[-1].seq if facts else since
+                agents += _killed(facts, left)
+                ended += sorted(left.pop(folded) for folded in over)
             if more and left and (agents or over):
                 await say(KillReply(agents=tuple(agents), ended=tuple(ended)), continues=True)
                 agents, ended = [], []
+            if left:
+                await self._ledger.wait_beyond(looked)
         check()
         await say(KillReply(agents=tuple(agents), ended=tuple(ended)))
 

@@ -56,7 +56,8 @@ class Tree(Protocol):
     async def terminate(self, policy: StopPolicy) -> None:
         """Send the stop signal once to every process that may be signalled, return when empty.
 
-        Cancelling ends the wait, which is how a grace ends; no process is proven gone by it.
+        Cancelling ends the wait, which is how a grace ends: after the signal, unless it was over
+        before this began. No process is proven gone by it.
         """
         ...
 

@@ -6,7 +6,7 @@ die:TERM      die of a signal                       count:FILE  print 0, 1, 2...
 spin:S        use S seconds of CPU                  close       close every descriptor
 tick          a child that prints without end       await:FILE  wait until there is a file
 ignore:TERM   ignore a signal                       on-term:N   exit with N on SIGTERM
-last-words:T  on SIGTERM print T, again and again, for 0.2 s; then exit 0
+last-words:T  on SIGTERM print T twenty times, taking its time; then exit 0
 child:N       N children, sleeping                  deep:N      a chain of N processes, sleeping
 setsid        a child in a session of its own       double-fork a daemonised grandchild
 escape        `env -i setsid -f sleep 600`          bare-child  a child with an empty environment
@@ -29,13 +29,18 @@ from pathlib import Path
 
 PR_SET_NAME = 15
 COUNT_S = 0.02
+LAST_WORDS = 20
+STORM_PAUSE_S = 0.1
+"""How long a storm's process lives before it forks: long enough to be seen and signalled."""
 STORM_S = 20
 """A storm that nobody could end is over by itself."""
 
 
 def rest() -> None:
+    # A handler in Python is not run for a signal that comes right before `pause` begins.
+    handled = callable(signal.getsignal(signal.SIGTERM))
     while True:
-        signal.pause()
+        time.sleep(0.05) if handled else signal.pause()
 
 
 def fork(child: Callable[[], None]) -> int:
@@ -82,9 +87,9 @@ def storm(lines: int) -> None:
     for _ in range(lines):
         if os.fork() == 0:
             while time.monotonic() < end:
-                time.sleep(0.02)
+                time.sleep(STORM_PAUSE_S)
                 if os.fork() > 0:
-                    time.sleep(0.1)
+                    time.sleep(3 * STORM_PAUSE_S)
                     break
             os._exit(0)
 
@@ -104,9 +109,8 @@ def enter_subgroup(name: str) -> None:
 
 
 def speak_at_death(text: str) -> None:
-    def speak(*_: object) -> None:
-        until = time.monotonic() + 0.2
-        while time.monotonic() < until:
+    def speak(*_signal: object) -> None:
+        for _ in range(LAST_WORDS):
             os.write(1, text.encode() + b"\n")
             time.sleep(0.01)
         os._exit(0)

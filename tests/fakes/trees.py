@@ -179,7 +179,8 @@ class FakeTree:
 
     async def terminate(self, policy: StopPolicy) -> None:
         self._began = trio.current_time()
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.cancel_shielded_checkpoint()
         if self._life is None:
             return
         self._life.thaw()

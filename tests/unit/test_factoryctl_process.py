@@ -2,11 +2,11 @@
 
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
 import sys
-import time
 
 import pytest
 import trio
@@ -123,6 +123,12 @@ async def test_a_ledger_is_only_read_where_it_is_known_to_be_the_daemons(ctl, ve
     assert known.stdout.startswith(f"-P -m factoryd {verb} -".encode())
 
 
+def cpu_s_of_children():
+    """Return what children that have ended used, whoever else keeps this machine busy."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.slow
 async def test_status_in_json_costs_at_most_four_bare_interpreters(daemon, ctl):
     daemon.when("Status", encode_reply(status(*(issue(f"AR-{n}") for n in range(20)))))
@@ -135,9 +141,9 @@ async def test_status_in_json_costs_at_most_four_bare_interpreters(daemon, ctl):
             ([sys.executable, "-c", "pass"], bare),
             (ctl.command("status", "--json"), whole),
         ):
-            began = time.perf_counter()
+            began = cpu_s_of_children()
             await trio.run_process(command, capture_stdout=True, cwd=ROOT, env=measured)
-            times.append(time.perf_counter() - began)
+            times.append(cpu_s_of_children() - began)
     assert statistics.median(whole) <= 4 * statistics.median(bare)
 
 

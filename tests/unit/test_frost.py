@@ -8,7 +8,7 @@ from factoryd.core.errors import FactoryError, IllegalFact, NoSuchTarget
 from factoryd.core.events import AttemptEnded, IssueFrozen, RunResult, RunStarting, kind_of
 from factoryd.core.model import IssueState
 from factoryd.flow.frost import SETTLE_S, Settled
-from tests.fakes.trees import FakeTree, Program
+from tests.fakes.trees import FakeTree, FakeTrees, Program
 from tests.unit.factories import IMPL, REVIEW, configure, factory
 
 __all__ = ["factory"]
@@ -291,6 +291,34 @@ async def test_after_the_daemons_death_a_frozen_issue_is_frozen_again_until_it_i
         await daemon.scheduler.thaw("AR-1")
         assert not life(factory).frozen
     assert factory.script.started == [IMPL]
+
+
+@pytest.mark.parametrize(
+    ("adopted_after_s", "settled"),
+    [(SETTLE_S / 2, Settled(done=1, late=0)), (SETTLE_S * 2, Settled(done=0, late=1))],
+)
+async def test_an_agent_that_stands_still_goes_on_if_it_is_thawed_before_it_is_taken_over(
+    autojump_clock, factory, monkeypatch, adopted_after_s, settled
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        await daemon.scheduler.freeze("AR-1", "asked")
+        factory.kill_daemon()
+    assert life(factory).frozen
+    adopt = FakeTrees.adopt
+
+    async def adopt_slowly(trees, place, identity):
+        await trio.sleep(adopted_after_s)
+        return await adopt(trees, place, identity)
+
+    monkeypatch.setattr(FakeTrees, "adopt", adopt_slowly)
+    async with factory.daemon() as daemon:
+        assert await daemon.scheduler.thaw("AR-1") == settled
+        assert not daemon.record("AR-1").frozen
+        await trio.sleep(adopted_after_s)
+        assert not life(factory).frozen
 
 
 async def test_a_tree_that_cannot_be_frozen_is_reported_and_costs_no_run(

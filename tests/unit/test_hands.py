@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 
 import pytest
 import trio
@@ -97,31 +98,39 @@ async def test_a_call_that_has_not_begun_is_never_made_once_it_is_cancelled(nurs
     assert made == ["next"]
 
 
-async def test_a_call_that_has_begun_is_waited_for_whatever_is_cancelled():
+async def test_a_call_that_has_begun_is_waited_for_whatever_is_cancelled(nursery):
     hands, held = Hands(1), Held()
-    threading.Timer(0.2, held.go.set).start()
-    with trio.move_on_after(0.01):
+
+    async def cancel_once(scope, begun):
+        await wait_for(begun.is_set)
+        scope.cancel(reason="the call has begun")
+        threading.Timer(0.1, held.go.set).start()
+
+    with trio.CancelScope() as scope:
+        nursery.start_soon(cancel_once, scope, held.begun)
         assert await hands.do(held) == "held"
+    assert scope.cancel_called
     assert held.go.is_set()
+
+
+async def give_up(hands, held):
+    """Ask for a call and give it up once it has begun."""
+    async with trio.open_nursery() as asking:
+        asking.start_soon(partial(hands.do, held, give_up=True))
+        await wait_for(held.begun.is_set)
+        asking.cancel_scope.cancel(reason="the call has begun")
 
 
 async def test_a_call_may_be_given_up_and_the_next_waits_until_it_is_over():
     hands, held = Hands(1), Held()
-    with trio.move_on_after(0.1) as scope:
-        await hands.do(held, give_up=True)
-    assert scope.cancelled_caught
+    await give_up(hands, held)
     threading.Timer(0.2, held.go.set).start()
     assert await hands.do(held.go.is_set)
 
 
 def test_a_call_that_outlives_its_run_hurts_nobody(capfd):
     hands, held = Hands(1), Held()
-
-    async def give_up():
-        with trio.move_on_after(0.1):
-            await hands.do(held, give_up=True)
-
-    trio.run(give_up)
+    trio.run(give_up, hands, held)
     held.go.set()
     again = []
 
@@ -131,3 +140,17 @@ def test_a_call_that_outlives_its_run_hurts_nobody(capfd):
     trio.run(ask_again)
     assert again
     assert capfd.readouterr().err == ""
+
+
+async def test_a_thread_that_cannot_be_had_costs_that_call_and_no_later_one(monkeypatch):
+    hands, made = Hands(1), list[str]()
+
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trio.lowlevel, "start_thread_soon", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            await hands.do(made.append, "never")
+    await hands.do(made.append, "next")
+    assert made == ["next"]

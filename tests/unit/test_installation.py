@@ -103,10 +103,10 @@ def test_a_directory_that_a_unit_cannot_name_is_refused(directory):
     ("systemd", "there"), [(252, False), (253, False), (254, True), (257, True), (None, True)]
 )
 def test_a_systemd_gets_nothing_that_it_does_not_know(systemd, there):
-    filled = fill_in(
-        "[Service]\nDelegate=yes\nDelegateSubgroup=daemon\nUser=f\n", PLAIN, "/b", systemd
-    )
-    assert ("DelegateSubgroup=daemon\n" in filled) == there
+    newer = ("DelegateSubgroup=daemon\n", "RestartMode=direct\n")
+    text = f"[Service]\nDelegate=yes\n{''.join(newer)}User=f\n"
+    filled = fill_in(text, PLAIN, "/b", systemd)
+    assert [line in filled for line in newer] == [there, there]
     assert "Delegate=yes\n" in filled
     assert "User=f\n" in filled
 

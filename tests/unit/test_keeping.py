@@ -11,6 +11,7 @@ from factoryd import __main__ as program
 from factoryd.core.errors import KEEP_AGENTS_STATUS
 from factoryd.core.events import RunStarting
 from factoryd.core.model import IssueState
+from tests.fakes.factory import Daemon
 from tests.fakes.trees import FakeTree, Program
 from tests.unit.configs import SMALL
 from tests.unit.factories import IMPL, REVIEW, configure, factory
@@ -96,6 +97,30 @@ async def test_an_agent_that_is_just_being_started_is_kept_too(
 
         monkeypatch.setattr(daemon.trees, "start", start_slowly)
         await daemon.wait_for(lambda: "run-started" in factory.story("AR-1"))
+    assert factory.left() == [IMPL]
+    assert factory.story("AR-1")[-1] == "run-started"
+
+
+async def test_a_daemon_that_is_to_keep_agents_before_it_has_taken_them_over_keeps_them(
+    autojump_clock, factory, monkeypatch
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        factory.kill_daemon()
+    daemon = Daemon(factory, factory.config)
+    adopt = daemon.trees.adopt
+
+    async def adopt_and_stop(place, identity):
+        tree = await adopt(place, identity)
+        daemon.work.cancel(reason="the next daemon goes on")
+        return tree
+
+    monkeypatch.setattr(daemon.trees, "adopt", adopt_and_stop)
+    daemon.kept = True
+    daemon.scheduler.keep_agents(keep=True)
+    await daemon.serve()
     assert factory.left() == [IMPL]
     assert factory.story("AR-1")[-1] == "run-started"
 

@@ -431,13 +431,17 @@ async def test_a_daemon_that_gives_up_waits_no_longer_for_a_disk_that_refuses():
 # --------------------------------------------------------------------- snapshots, forgetting
 
 
+def load_whole(store):
+    snapshot, facts = store.load()
+    return snapshot, list(facts)
+
+
 async def test_a_start_replays_no_more_than_the_facts_since_the_last_snapshot(store, monkeypatch):
     monkeypatch.setattr(ledger_module, "SNAPSHOT_EVERY", 10)
     async with serving(store) as ledger:
         for n in range(35):
             await ledger.record(claimed(f"AR-{n}"))
-            snapshot, facts = store.load()
-            left = list(facts)
+            snapshot, left = await ledger.consult(load_whole)
             assert len(left) < 11
             assert Registry.replay(snapshot, left).snapshot() == ledger.registry.snapshot()
         await ledger.snapshot()

@@ -4,10 +4,12 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from factoryd.adapters import lock as lock_module
 from factoryd.adapters.lock import InstanceLock, read_holder
 from factoryd.core.errors import AlreadyRunning, BadUsage
 from factoryd.core.liveness import Holder
@@ -106,8 +108,32 @@ def test_a_look_at_a_lock_tells_its_holder_and_takes_nothing(tmp_path):
     InstanceLock(path).close()
 
 
-def test_a_reaper_is_told_from_a_daemon(tmp_path):
+def test_a_look_that_takes_its_time_keeps_nobody_from_starting(tmp_path):
     path = tmp_path / "lock"
+    InstanceLock(path).close()
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        looking = threading.Timer(0.1, fcntl.flock, (file, fcntl.LOCK_UN))
+        looking.start()
+        lock = InstanceLock(path)
+        looking.join()
+    assert read_holder(path) == Holder(pid=os.getpid())
+    lock.close()
+
+
+def test_a_look_that_never_ends_is_a_holder(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "_BRIEFLY_S", 0.05)
+    path = tmp_path / "lock"
+    path.write_text("7\n")
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with pytest.raises(AlreadyRunning, match="pid 7"):
+            InstanceLock(path)
+
+
+def test_a_reaper_is_told_from_a_daemon(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    monkeypatch.setattr(lock_module, "_BRIEFLY_S", 0.05)
     lock = InstanceLock(path, reaping=True)
     try:
         assert read_holder(path) == Holder(pid=os.getpid(), reaping=True)
@@ -130,6 +156,15 @@ def test_a_holder_that_has_not_said_who_it_is_is_a_holder(tmp_path, text):
         fcntl.flock(file, fcntl.LOCK_EX)
         holder = read_holder(path)
     assert holder == Holder(pid=12345 if text == "12345" else None)
+
+
+def test_a_reaper_that_is_soon_done_is_waited_for(tmp_path):
+    path = tmp_path / "lock"
+    reaper = InstanceLock(path, reaping=True)
+    done = threading.Timer(0.1, reaper.close)
+    done.start()
+    InstanceLock(path).close()
+    done.join()
 
 
 def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path):

@@ -2,12 +2,14 @@
 
 import os
 import subprocess
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 from factoryd.adapters.cgroup import Leaf, find_roots, leaf_path
 from factoryd.adapters.launch import SHIM
 from factoryd.adapters.orphans import OrphanTrees
+from factoryd.adapters.proc import read_argv
 from factoryd.adapters.scan import scan
 from factoryd.core.lookup import Scan, ScanFailed
 from factoryd.core.model import RunId, TreePlace
@@ -78,6 +80,8 @@ def test_looking_from_outside_makes_nothing(daemon_name, tmp_path):
 def test_a_scan_sees_every_process_with_its_parent_and_its_words():
     with subprocess.Popen(["sleep", "600"]) as child:
         try:
+            while read_argv(child.pid) != ("sleep", "600"):
+                time.sleep(0.001)
             seen = scan()
             assert isinstance(seen, Scan)
             (one,) = [each for each in seen.processes if each.identity.pid == child.pid]

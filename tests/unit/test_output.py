@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 from hypothesis import given, strategies as st
+from typing_extensions import override
 
 from factoryd.adapters import output
 from factoryd.adapters.inotify import Watches
@@ -388,3 +389,23 @@ def test_lines_are_read_on_from_where_the_last_one_ended(file):
     assert (first, third) == ("unfinished no more", "end")
     assert second.startswith("xxx")
     assert "[cut" in second
+
+
+async def test_a_file_that_grows_faster_than_it_is_read_stays_bounded(place, file):
+    """What is written while lines are passed on counts at the next chunk, not after the last."""
+    most, some = 0, (b"x" * 99 + b"\n") * 1000
+
+    class Hurried(Seen):
+        @override
+        def line(self, place: TreePlace, offset: int, text: str) -> None:
+            nonlocal most
+            self.count += 1
+            if file.stat().st_size < 200 * MIB and self.count % 100 == 0:
+                append(file, some)  # ten times as fast as it is read
+                most = max(most, disk_use(file))
+
+    seen = Hurried()
+    append(file, some)
+    async with following(place, seen, max_bytes=MIB):
+        await seen.wait_until(200 * MIB)
+    assert most < 60 * MIB

@@ -20,12 +20,13 @@ from factoryd.core.events import (
     RunStarted,
     RunStarting,
 )
-from factoryd.core.model import Command, Exit, IssueState, RunId, Skipped
+from factoryd.core.model import AgentState, Command, Exit, IssueState, RunId, Skipped
 from factoryd.core.registry import Draft, Registry
 from factoryd.flow.ledger import Ledger
 from factoryd.flow.pulse import Pulse
 from factoryd.flow.recovery import Reaper
 from factoryd.flow.settings import Settings
+from tests.fakes.factory import Daemon
 from tests.fakes.trees import FakeTrees, Program
 from tests.unit.factories import IMPL, REVIEW, configure, factory
 from tests.unit.samples import run_starting
@@ -151,6 +152,56 @@ async def test_promise_3_a_record_without_a_tree_is_closed_and_the_work_goes_on(
     )
     assert factory.script.started == [IMPL, REVIEW]
     assert [one.resumes for one in factory.of_kind(RunStarting)] == [0, 0, 0], "it is not blamed"
+
+
+async def test_promise_3_a_run_whose_start_was_not_recorded_is_taken_over_and_then_it_is(
+    autojump_clock, factory, monkeypatch
+):
+    start, died = FakeTrees.start, trio.Event()
+
+    async def start_and_die(trees, place, command):
+        tree = await start(trees, place, command)
+        if not died.is_set():
+            factory.kill_daemon()
+            died.set()
+        return tree
+
+    monkeypatch.setattr(FakeTrees, "start", start_and_die)
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [Program(status=0, after_s=100.0)]
+    async with factory.daemon():
+        await died.wait()
+    assert factory.story("AR-1")[-1] == "run-starting"
+    async with factory.daemon() as daemon:
+        await daemon.wait_for(lambda: bool(factory.of_kind(RunStarted)))
+        (life,) = factory.world.lives.values()
+        (run,) = daemon.record("AR-1").runs.values()
+        assert (run.identity, run.state) == (life.identity, AgentState.RUNNING)
+        await daemon.wait_state("AR-1", IssueState.DONE)
+    assert factory.script.started == [IMPL, REVIEW], "nothing was dispatched twice"
+
+
+async def test_an_issue_that_is_killed_before_it_is_taken_over_gives_its_slot_back(
+    autojump_clock, factory, monkeypatch
+):
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        factory.kill_daemon()
+    async with trio.open_nursery() as nursery:
+        daemon = Daemon(factory, factory.config)
+        empty = daemon.reaper.empty_strays
+
+        async def kill_meanwhile():
+            await daemon.scheduler.kill(["AR-1"], "enough", None)
+            return await empty()
+
+        monkeypatch.setattr(daemon.reaper, "empty_strays", kill_meanwhile)
+        await nursery.start(daemon.serve)
+        await daemon.wait_state("AR-1", IssueState.CANCELLED)
+        assert daemon.shop.slots.free == daemon.shop.slots.total
+        daemon.work.cancel(reason="SIGTERM")
 
 
 async def test_promise_3_a_tree_without_a_record_is_emptied_at_the_start(

@@ -315,6 +315,31 @@ async def test_a_kill_of_all_reaches_also_what_only_waits_for_its_write_back(
     assert sorted(reply.ended) == ["AR-1", "AR-2"]
 
 
+async def test_a_kill_of_what_has_been_killed_is_answered_while_its_outcome_waits(
+    autojump_clock, factory
+):
+    replies = []
+
+    async def say(reply, *, continues=False):
+        replies.append(reply)
+
+    def no_stop(reason, *, keep_agents):
+        raise AssertionError
+
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [FOREVER]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        hang(factory, "write_outcome")
+        steering = Steering(daemon.shop, daemon.scheduler, overview_of(daemon), no_stop)
+        with trio.fail_after(60):
+            for more in (False, False, True):
+                await steering.kill(KillCall(targets=("AR-1",)), say, more=more)
+        assert not daemon.record("AR-1").written
+    assert [reply.ended for reply in replies] == [("AR-1",)] * 3
+    assert [len(reply.agents) for reply in replies] == [1, 0, 0]
+
+
 async def test_a_source_that_hangs_at_an_outcome_keeps_no_other_issue_from_being_killed(
     autojump_clock, factory
 ):

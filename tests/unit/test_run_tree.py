@@ -1,6 +1,7 @@
 """What a tree says of processes that the kernel does not let die; no real one is needed for it."""
 
 import errno
+import threading
 from collections.abc import Collection
 
 import pytest
@@ -10,9 +11,11 @@ from msgspec.structs import replace
 
 from factoryd.adapters import run_tree
 from factoryd.adapters.group import Group
+from factoryd.adapters.hands import Hands
 from factoryd.adapters.proc import Stat
 from factoryd.adapters.run_tree import RunTree
 from factoryd.core.model import RunId, Skipped, StopPolicy, TreePlace, Usage, Victim
+from tests.fakes.threads import run_inline
 
 POLICY = StopPolicy()
 FIRST = 2**22 + 1
@@ -22,7 +25,7 @@ FIRST = 2**22 + 1
 class Immortals:
     """A group whose processes stay as they are, whatever is done to them. See `group.Group`."""
 
-    waits = False
+    waits = True
 
     def __init__(self, *states: str) -> None:
         self.members = {
@@ -32,6 +35,7 @@ class Immortals:
             for pid, state in enumerate(states, FIRST)
         }
         self.kills = 0
+        self.thaws = 0
         self.awaited = trio.Event()
         self.busy: OSError | None = None
 
@@ -45,6 +49,7 @@ class Immortals:
         await trio.lowlevel.checkpoint()
 
     def thaw(self) -> None:
+        self.thaws += 1
         raise PermissionError(errno.EACCES, "Permission denied")
 
     def kill(self) -> bool:
@@ -70,8 +75,8 @@ class Immortals:
 
 
 @pytest.fixture(autouse=True)
-def small_bound(monkeypatch):
-    monkeypatch.setattr(run_tree, "PROOF_BOUND_S", 0.1)
+def no_threads(monkeypatch):
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_inline)
 
 
 def tree_of(group: Group) -> RunTree:
@@ -79,7 +84,7 @@ def tree_of(group: Group) -> RunTree:
     return RunTree(place, group, None)
 
 
-async def test_uninterruptible_sleep_is_a_survivor_with_that_reason_and_no_proof():
+async def test_uninterruptible_sleep_is_a_survivor_with_that_reason_and_no_proof(autojump_clock):
     group = Immortals("D", "S")
     report = await tree_of(group).kill(POLICY)
     assert group.kills >= 1
@@ -91,7 +96,7 @@ async def test_uninterruptible_sleep_is_a_survivor_with_that_reason_and_no_proof
     assert {one.signals for one in report.signalled} == {("SIGKILL",)}
 
 
-async def test_a_survivor_that_woke_up_and_died_is_proven_gone_by_the_next_try():
+async def test_a_survivor_that_woke_up_and_died_is_proven_gone_by_the_next_try(autojump_clock):
     group = Immortals("D")
     tree = tree_of(group)
     assert not (await tree.kill(POLICY)).emptied
@@ -101,14 +106,50 @@ async def test_a_survivor_that_woke_up_and_died_is_proven_gone_by_the_next_try()
     assert tree.usage().processes == 0
 
 
-async def test_a_grace_over_the_immortal_is_ended_by_its_caller_alone():
+async def test_a_grace_over_the_immortal_is_ended_by_its_caller_alone(autojump_clock):
     tree = tree_of(Immortals("D"))
     with trio.move_on_after(0.05) as grace:
         await tree.terminate(POLICY)
     assert grace.cancelled_caught
 
 
-async def test_a_leaf_that_may_not_be_thawed_is_said_and_not_raised(nursery):
+async def test_a_grace_that_passes_while_every_thread_is_busy_begins_with_the_signal_all_the_same():
+    hands, busy, go = Hands(1), threading.Event(), threading.Event()
+
+    def hold():
+        busy.set()
+        assert go.wait(10)
+
+    async def end(grace):
+        await trio.testing.wait_all_tasks_blocked()
+        grace.cancel(reason="the grace is over")
+        go.set()
+
+    group = Immortals("S")
+    group.waits = False
+    tree = tree_of(group)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_tree, "_STOPPING", hands)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hands.do, hold)
+            while not busy.is_set():  # noqa: ASYNC110  threads announce nothing
+                await trio.sleep(0.001)
+            with trio.CancelScope() as grace:
+                nursery.start_soon(end, grace)
+                await tree.terminate(POLICY)
+    assert grace.cancelled_caught
+    assert group.thaws == 1
+
+
+async def test_without_any_grace_nobody_is_asked(autojump_clock):
+    group = Immortals("S")
+    with trio.move_on_after(0) as grace:
+        await tree_of(group).terminate(POLICY)
+    assert grace.cancelled_caught
+    assert group.thaws == 0
+
+
+async def test_a_leaf_that_may_not_be_thawed_is_said_and_not_raised(nursery, autojump_clock):
     group = Immortals("S")
     tree = tree_of(group)
     nursery.start_soon(tree.terminate, POLICY)
@@ -118,7 +159,7 @@ async def test_a_leaf_that_may_not_be_thawed_is_said_and_not_raised(nursery):
     assert Skipped(pid=0, reason="the leaf cannot be thawed: Permission denied") in skipped
 
 
-async def test_a_leaf_that_cannot_be_removed_is_no_proof():
+async def test_a_leaf_that_cannot_be_removed_is_no_proof(autojump_clock):
     group = Immortals()
     group.busy = OSError(errno.EBUSY, "Device or resource busy")
     tree = tree_of(group)
@@ -129,7 +170,7 @@ async def test_a_leaf_that_cannot_be_removed_is_no_proof():
     assert (await tree.kill(POLICY)).emptied
 
 
-async def test_protection_keeps_a_leaf_from_being_killed_at_once():
+async def test_protection_keeps_a_leaf_from_being_killed_at_once(autojump_clock):
     group = Immortals("S", "S")
     policy = replace(POLICY, protected_pids=frozenset({FIRST}))
     report = await tree_of(group).kill(policy)

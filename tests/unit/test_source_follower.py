@@ -165,3 +165,22 @@ async def test_a_source_that_is_left_is_not_asked_again_and_lets_go(
     await trio.sleep(1000)
     assert looks(source) == 1
     assert not source.watching
+
+
+async def test_what_is_ready_and_what_was_closed_are_known_together(
+    autojump_clock, nursery, source
+):
+    """Else what is ready again after its end would be ended by what was known before."""
+    claimed = [source.put(issue("AR-1"))]
+    source.take_away("AR-1")
+    slow = trio.Event()
+    source.before = {"find_closed": slow}.get
+    settings = polling(30.0)
+    follower = SourceFollower(source, settings, Pulse("source demo", 20.0), lambda: claimed)
+    source.put(issue("AR-2"))
+    nursery.start_soon(follower.ask)
+    await trio.sleep(1)
+    assert (follower.listing.issues, follower.complete) == ((), False)
+    slow.set()
+    await trio.sleep(1)
+    assert [one.key for one in follower.listing.issues] == ["AR-2"]

@@ -72,8 +72,9 @@ def test_those_who_ask_at_the_same_time_share_a_sweep(monkeypatch):
         return []
 
     def now() -> float:
-        looks_at_the_clock.append(monotonic())
-        return looks_at_the_clock[-1]
+        moment = monotonic()
+        looks_at_the_clock.append(moment)
+        return moment
 
     monotonic = time.monotonic
     monkeypatch.setattr(sweep, "list_pids", list_slowly)

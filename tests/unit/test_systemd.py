@@ -50,6 +50,34 @@ def test_a_status_is_one_line_of_utf_8_and_told_once(heard):
     assert [hear(), hear()] == ["STATUS=late: source Grüße→ READY=1", "STATUS=fine"]
 
 
+def test_a_systemd_that_does_not_listen_holds_nobody_up_and_is_told_later(heard):
+    notifier, hear = heard
+    fillers = 0
+    while not notifier._unsaid:  # until nothing more fits
+        notifier.status(f"filler {fillers}")
+        fillers += 1
+    last = fillers - 1
+    notifier.ready()
+    notifier.alive()
+    notifier.alive()
+    assert [hear() for _ in range(last)] == [f"STATUS=filler {n}" for n in range(last)]
+    notifier.status(f"filler {last}")
+    assert sorted(hear() for _ in range(3)) == ["READY=1", f"STATUS=filler {last}", "WATCHDOG=1"]
+    notifier.alive()
+    assert hear() == "WATCHDOG=1"
+
+
+def test_a_systemd_that_is_gone_is_no_trouble(tmp_path, monkeypatch):
+    path = tmp_path / "notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(path))
+        notifier = SystemdNotifier()
+    notifier.ready()
+    notifier.stopping()
+    notifier.close()
+
+
 def test_without_a_service_manager_nothing_is_said(monkeypatch):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notifier = SystemdNotifier()

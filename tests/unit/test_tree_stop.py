@@ -144,7 +144,8 @@ async def test_a_process_that_is_not_who_it_was_gets_no_signal():
     assert identify(stat.pid) is None
 
 
-async def test_a_process_that_ends_between_the_probe_and_the_signal_is_gone_and_not_skipped():
+@pytest.mark.parametrize("listed", [True, False])
+async def test_a_process_that_ends_between_the_probe_and_the_signal_is_gone_and_not_skipped(listed):
     process = await trio.lowlevel.open_process(["/bin/sleep", "600"])
     stat = read_stat(process.pid)
     assert stat is not None
@@ -152,7 +153,7 @@ async def test_a_process_that_ends_between_the_probe_and_the_signal_is_gone_and_
     def end_it(pids: Collection[int]) -> Collection[int]:  # asked after identities were verified
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED)
-        return pids
+        return pids if listed else ()
 
     done = deliver((stat,), signal.SIGTERM, end_it)
     assert (done.reached, done.gone, done.skipped) == ({}, (stat.identity,), ())
