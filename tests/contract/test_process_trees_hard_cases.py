@@ -14,7 +14,6 @@ import trio
 from factoryd.adapters import sweep
 from factoryd.adapters.cgroup import Leaf, cgroup_of
 from factoryd.adapters.pidfd import identify
-from factoryd.adapters.proc import read_stat
 from factoryd.core.model import Command, Exit, RunId, Signalled, Skipped, StopPolicy, StopReport
 from tests.contract.test_process_trees_contract import (
     POLICY,
@@ -27,6 +26,7 @@ from tests.contract.test_process_trees_contract import (
     list_children,
     list_processes,
     stop,
+    wait_state,
     wait_text,
     with_processes,
 )
@@ -62,12 +62,6 @@ def assert_untouched(pid):
     status = recycler.read_signals(pid)
     assert (status["SigPnd"], status["ShdPnd"]) == ("0" * 16, "0" * 16)
     assert status["State"][0] in "SRD", "neither stopped nor ended"
-
-
-async def wait_state(pid, state):
-    with trio.fail_after(10):
-        while (stat := read_stat(pid)) is None or stat.state != state:  # noqa: ASYNC110  the kernel announces no states
-            await trio.sleep(0.002)
 
 
 def list_below(pid):
@@ -288,8 +282,9 @@ async def test_emptiness_that_cannot_be_told_is_no_proof(lab, monkeypatch):
     async def refuse(_):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("factoryd.adapters.run_tree.PROOF_BOUND_S", 0.2)
-    tree = await lab.start("say:ready", "sleep")
+    monkeypatch.setattr("factoryd.adapters.run_tree.PROOF_BOUND_S", 1)
+    tree = await lab.start("child:1", "exit:0")
+    await tree.wait_exit()
     with monkeypatch.context() as patch:
         patch.setattr(Leaf, "wait_empty", refuse)
         report = await stop(tree, grace_s=0.1)
@@ -443,20 +438,21 @@ async def test_a_tree_5000_deep_and_one_5000_wide_are_ended(lab, tmp_path, shape
 
 @with_processes
 async def test_trees_that_are_stopped_together_share_one_grace(lab):
-    grace_s, trees = 2, [await lab.start("say:ready", "sleep") for _ in range(6)]
-    trees += [await lab.start("ignore:TERM", "say:ready", "sleep") for _ in range(6)]
-    reports = []
+    grace_s, polite = 2, [await lab.start("say:ready", "sleep") for _ in range(6)]
+    stubborn = [await lab.start("ignore:TERM", "say:ready", "sleep") for _ in range(6)]
 
-    async def stop_one(tree):
-        reports.append(await stop(tree, grace_s))
-        assert_emptied(reports[-1], tree)
+    async def stop_one(tree, last):
+        report = await stop(tree, grace_s)
+        assert last in report.signals
+        assert_emptied(report, tree)
 
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
-        for tree in trees:
-            nursery.start_soon(stop_one, tree)
+        for tree in polite:
+            nursery.start_soon(stop_one, tree, "SIGTERM")
+        for tree in stubborn:
+            nursery.start_soon(stop_one, tree, "SIGKILL")
     assert grace_s <= trio.current_time() - began < 5 * grace_s  # one by one: 6 graces
-    assert sum("SIGKILL" in report.signals for report in reports) == 6
 
 
 # ---------------------------------------------------------------- the exit of a stranger

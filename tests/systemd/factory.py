@@ -3,13 +3,15 @@
 import json
 import re
 import shutil
+import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from factoryd.core.model import ProcessIdentity
 from tests.groups import walk_groups
-from tests.systemd.machines import Machine, wait_until
+from tests.systemd.machines import WITHIN_S, Machine, wait_until
 from tests.vm.payload import PYTHONS, pip
 
 AGENT = Path(__file__).parents[1] / "fakes" / "agent.py"
@@ -18,6 +20,8 @@ HOME = "/opt/factoryd"
 PLACE = "/srv/factory"
 """Where issues are put and agents work."""
 SERVICE = "factoryd.service"
+NOT_ANSWERING = 5
+"""How `factoryctl` ends when a daemon that is about to come has not answered in 10 s."""
 UNITS = (SERVICE, "factoryd.socket", "factoryd-reap.timer", "factoryd-reap.service")
 
 CONFIG = f"""
@@ -197,9 +201,19 @@ class Factory:
         """Return what `factoryctl status --json` says."""
         return json.loads(self.ctl("--json", "status"))
 
-    def answers(self) -> bool:
-        """Say whether the daemon answers within a second."""
-        return self.machine.call("timeout", "1", "factoryctl", "status").returncode == 0
+    def wait_status(self, user: str | None = None, env: Mapping[str, str] | None = None) -> Any:
+        """Return the same, however long a daemon takes to start that the caller waits for."""
+        until, words = time.monotonic() + WITHIN_S, ("factoryctl", "--json", "status")
+        done = self.machine.call(*words, user=user, env=env)
+        while done.returncode == NOT_ANSWERING and time.monotonic() < until:
+            done = self.machine.call(*words, user=user, env=env)
+        assert done.returncode == 0, done
+        return json.loads(done.stdout)
+
+    def facts(self, key: str) -> str:
+        """Return what the ledger's file has of an issue; a daemon that hangs is not asked."""
+        state = ("--state-dir", "/var/lib/factoryd")
+        return self.machine.run("factoryd", "events", *state, "--issue", key, "--json")
 
     def agent(self, key: str) -> Any:
         """Return the one agent of an issue as status shows it."""

@@ -1,7 +1,7 @@
 """The control socket, which systemd holds: whoever calls while no daemon is there waits for one."""
 
 from tests.systemd.factory import SERVICE, Factory
-from tests.systemd.machines import BOOTED
+from tests.systemd.machines import BOOTED, wait_until
 
 pytestmark = BOOTED
 
@@ -9,7 +9,7 @@ NOT_RUNNING = 3
 
 
 def test_a_status_after_a_crash_waits_for_the_next_daemon(factory: Factory) -> None:
-    factory.change("[Service]\nRestartSec=2")
+    factory.change("[Service]\nRestartSec=1")
     factory.start("AR-1")
     old, before = factory.main_pid, factory.tree()
     factory.signal("KILL")
@@ -24,12 +24,15 @@ def test_a_status_during_a_restart_never_fails(factory: Factory) -> None:
     old = pid = factory.main_pid
     factory.systemctl("restart", "--no-block", SERVICE)
     while pid == old:
-        pid = factory.status()["daemon"]["pid"]
+        pid = factory.wait_status()["daemon"]["pid"]
 
 
 def test_nobody_starts_a_stopped_daemon_by_asking_how_it_is(factory: Factory) -> None:
     factory.start()
     factory.systemctl("stop", SERVICE)
+    wait_until(
+        lambda: factory.show("ActiveState", "factoryd.socket") == "inactive", "the socket stays"
+    )
     done = factory.machine.call("factoryctl", "status")
     assert done.returncode == NOT_RUNNING, done
     assert factory.show("ActiveState") == "inactive"
@@ -39,7 +42,7 @@ def test_the_first_caller_of_an_enabled_socket_starts_the_daemon(factory: Factor
     factory.systemctl("enable", "--now", "factoryd.socket")
     try:
         assert factory.show("ActiveState") == "inactive"
-        assert factory.status()["daemon"]["pid"] == factory.main_pid
+        assert factory.wait_status()["daemon"]["pid"] == factory.main_pid
         factory.systemctl("stop", SERVICE)
         assert factory.show("ActiveState", "factoryd.socket") == "active"
     finally:

@@ -10,7 +10,7 @@ pytestmark = BOOTED
 DENIED = 6
 
 OWN = """
-touch up
+: >up
 exec sleep 600
 """
 
@@ -40,8 +40,10 @@ def test_a_user_has_a_service_of_their_own(factory: Factory) -> None:
     uid = machine.run("id", "--user", "uma").strip()
     wait_until(machine.path(f"/run/user/{uid}/systemd/private").exists, "no systemd of uma's")
 
+    env = {"XDG_RUNTIME_DIR": f"/run/user/{uid}"}
+
     def run(*words: str) -> str:
-        return machine.run(*words, user="uma", env={"XDG_RUNTIME_DIR": f"/run/user/{uid}"})
+        return machine.run(*words, user="uma", env=env)
 
     machine.put("/home/uma/.config/factoryd/factoryd.toml", CONFIG.replace(PLACE, "/home/uma"))
     machine.put("/home/uma/issues/ready/AR-1.md", f"---\nkey: AR-1\ntitle: Test\n---\n{OWN}")
@@ -58,7 +60,7 @@ def test_a_user_has_a_service_of_their_own(factory: Factory) -> None:
     assert before <= hers
     old = run("systemctl", "--user", "show", "--value", "--property=MainPID", SERVICE)
     run("systemctl", "--user", "kill", "--kill-whom=main", "--signal=KILL", SERVICE)
-    shown = json.loads(run("factoryctl", "--json", "status"))["daemon"]
+    shown = factory.wait_status("uma", env)["daemon"]
     assert shown["pid"] != int(old)
     assert factory.tree() == before
     run("systemctl", "--user", "stop", SERVICE)

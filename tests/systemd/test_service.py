@@ -51,7 +51,7 @@ def test_a_reload_of_a_mistake_fails_and_changes_nothing(factory: Factory) -> No
     old, before = factory.main_pid, factory.tree()
     factory.configure(slots='"many"')
     assert factory.machine.call("systemctl", "reload", SERVICE).returncode != 0
-    assert "slots" in factory.journal("--unit", SERVICE)
+    wait_until(lambda: "slots" in factory.journal("--unit", SERVICE), "nobody names the mistake")
     assert factory.status()["daemon"]["slots"] == 20
     assert (factory.show("ActiveState"), factory.main_pid) == ("active", old)
     assert factory.tree() == before
@@ -67,8 +67,8 @@ def test_a_restart_that_keeps_agents_gives_them_to_the_next_daemon(factory: Fact
 
 
 def test_a_stop_may_take_longer_than_systemd_would_wait(factory: Factory) -> None:
-    factory.change("[Service]\nTimeoutStopSec=6")
-    factory.configure(grace='"9s"')
+    factory.change("[Service]\nTimeoutStopSec=12")
+    factory.configure(grace='"15s"')
     factory.start("AR-1", agent=play("ignore:TERM", ESCAPES))
     factory.systemctl("stop", SERVICE)
     assert not factory.tree()

@@ -1,5 +1,7 @@
 """What goes wrong around the service: memory, the journal, power, and agents nobody looks after."""
 
+from functools import partial
+
 from tests.systemd.factory import PLACE, SERVICE, Factory
 from tests.systemd.machines import BOOTED, wait_until
 
@@ -10,9 +12,13 @@ MIB = 1 << 20
 
 HOG = """
 echo up
-until [ -e hog ]; do sleep 0.1; done
-exec python3 -c 'bytearray(512 << 20)'
+exec python3 -c '
+import os, time
+while not os.path.exists("hog"):
+    time.sleep(0.1)
+bytearray(512 << 20)'
 """
+"""Once it is up it starts no process, so that all of it can be moved to another group."""
 
 TALK = """
 echo up
@@ -58,7 +64,8 @@ def test_the_timer_ends_agents_that_no_daemon_comes_back_for(factory: Factory) -
     assert factory.tree() == before, "systemd would have started a daemon for them"
     factory.systemctl("stop", SERVICE)
     wait_until(lambda: not factory.tree(), "the timer leaves agents")
-    assert "emptied" in factory.journal("-u", "factoryd-reap.service")
+    reaped = partial(factory.journal, "-u", "factoryd-reap.service")
+    wait_until(lambda: "emptied" in reaped(), "the reaper does not say so")
 
 
 def test_the_reaper_leaves_the_agents_of_a_running_daemon_alone(factory: Factory) -> None:

@@ -58,7 +58,7 @@ def the_shipped_unit_goes_on_when_an_agent_is_out_of_memory() -> None:
 
 
 def a_hung_daemon_is_killed_by_the_watchdog_and_replaced() -> None:
-    with a_daemon("hung", WatchdogSec="5") as daemon:
+    with a_daemon("hung", WatchdogSec="20") as daemon:
         check_adoption(daemon, lambda pid: os.kill(pid, signal.SIGSTOP))
         assert "Watchdog timeout" in daemon.unit.journal()
 
