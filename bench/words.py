@@ -25,6 +25,7 @@ class Words:
         # Writable for us too, so that it never ends and no agent waits for a reader.
         self._pipe = os.open(path, os.O_RDWR)
         self._heard: list[Word] = []
+        self._trouble: ValueError | None = None
         self._more = threading.Condition()
         self._listener = threading.Thread(target=self._listen, daemon=True)
 
@@ -57,11 +58,13 @@ class Words:
     def wait(self, word: str, count: int, *, within_s: float = 120) -> float:
         """Return the moment at which so many different agents had said a word.
 
-        Raises `TimeoutError` when they do not in time.
+        Raises `TimeoutError` when they do not in time, `ValueError` when something else was said.
         """
         until = time.monotonic() + within_s
         with self._more:
             while (moment := self._moment(word, count)) is None:
+                if self._trouble is not None:
+                    raise self._trouble
                 left = until - time.monotonic()
                 if left <= 0:
                     said = {each.number for each in self._heard if each.word == word}
@@ -85,9 +88,16 @@ class Words:
         while True:
             *lines, rest = (rest + os.read(self._pipe, 1 << 16)).split(b"\n")
             moment = time.perf_counter()
-            words = [line.decode().split() for line in lines if line]
             with self._more:
-                self._heard += [Word(moment, word, int(number)) for word, number in words]
+                for line in filter(None, lines):
+                    self._note(moment, line)
                 self._more.notify_all()
-            if ["quit", "0"] in words:
+            if b"quit 0" in lines:
                 return
+
+    def _note(self, moment: float, line: bytes) -> None:
+        try:
+            word, number = line.decode().split()
+            self._heard.append(Word(moment, word, int(number)))
+        except ValueError:
+            self._trouble = ValueError(f"{line!r} is not a word and a number")

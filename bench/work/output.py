@@ -104,7 +104,8 @@ class _Lags:
         self._thread = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Self:
-        """Begin to follow."""
+        """Begin to follow; nothing that is written from now on is missed."""
+        next(self._chunks)
         self._heard = self._thread.submit(self._note_all)
         return self
 
@@ -135,9 +136,11 @@ class _Lags:
 
 
 def _follow_file(session: Session, overdue: threading.Event) -> Iterator[Sequence[str]]:
+    """Yield nothing once the file is open, then what comes."""
     file = session.ground.root / "out-0.log"
     rest = ""
     with file.open() as text:
+        yield ()
         while not overdue.is_set():
             *lines, rest = (rest + text.read()).split("\n")
             if lines:
@@ -147,7 +150,7 @@ def _follow_file(session: Session, overdue: threading.Event) -> Iterator[Sequenc
 
 
 def _follow_log(session: Session, overdue: threading.Event) -> Iterator[Sequence[str]]:
-    """Yield what the daemon passes on to a client that follows."""
+    """Yield nothing once the daemon has begun, then what it passes on to a client that follows."""
     peer = session.peer
     assert isinstance(peer, Factoryd)
     call = {

@@ -7,6 +7,7 @@ from bench.factory import wait_until
 from bench.results import Key, Results
 from bench.sessions import Session
 from bench.watched import Watched
+from bench.work.looking import wait_running
 
 WORK = "tree"
 TOOK = "to zero survivors (ms)"
@@ -23,6 +24,7 @@ def measure(session: Session, count: int, results: Results) -> None:
     peer.launch()
     ground.words.wait("up", count)
     wait_until(lambda: sum(map(len, ground.naps().values())) == count * TREE, seconds=60)
+    wait_running(session, count)  # what nobody knows yet cannot be stopped
     for agent in agents:
         with Watched(ground.naps()[agent.number]) as watched:
             began = time.perf_counter()

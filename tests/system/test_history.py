@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from factoryd.adapters.sqlite_store import LEDGER
-from tests.system.daemons import a_place, ask_as, eventually, play
+from tests.system.daemons import a_place, ask_as, eventually, is_started, play
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -72,6 +72,7 @@ async def live_through(place, daemon):
     """Have one issue done after it was parked, one killed and one parked."""
     place.put("A-1", "echo up; [ -e ../mended ]")
     await daemon.wait_issue("A-1", "parked")
+    await daemon.wait_fact("A-1", "issue-left-ready")  # else it has never been away
     (place.root / "mended").touch()
     assert (await ctl(place, "retry", "A-1", "--reason", "mended")).returncode == 0
     await daemon.wait_issue("A-1", "done")
@@ -88,6 +89,7 @@ async def live_through(place, daemon):
     await eventually(is_quiet)
 
 
+@pytest.mark.timeout(120)
 async def test_history_is_the_same_with_a_daemon_and_after_it_was_stopped_or_killed():
     with a_place() as place:
         async with place.daemon() as first:
@@ -131,10 +133,13 @@ async def test_history_is_the_same_with_a_daemon_and_after_it_was_stopped_or_kil
 async def test_an_issue_has_its_attempts_runs_receipts_and_how_it_ended():
     with a_place(dispatch="max_attempts = 2", resume='max_resumes = 1\ndelay = "1ms"') as place:
         async with place.daemon() as daemon:
-            place.put("A-1", "echo up; [ -e ../mended ] && exec $PYTHON $AGENT spin:0.3; exit 3")
+            spin = "exec $PYTHON $AGENT await:../go spin:0.6"
+            place.put("A-1", f"echo up; [ -e ../mended ] && {spin}; exit 3")
             await daemon.wait_issue("A-1", "parked")
             (place.root / "mended").touch()
             await ctl(place, "retry", "A-1", "--reason", "mended")
+            await daemon.wait_issue("A-1", "running", when=is_started)
+            (place.root / "go").touch()  # what it spins now is within its wall time
             await daemon.wait_issue("A-1", "done")
             done, parked = lines(await ctl(place, "history", "A-1", "--json"))
             assert (parked["attempts_used"], parked["rounds"], parked["outcome"]) == (

@@ -4,7 +4,7 @@ import os
 import pwd
 import subprocess
 import sys
-from signal import SIGHUP
+from signal import SIGHUP, SIGTERM
 
 import pytest
 import trio
@@ -157,7 +157,7 @@ async def test_a_hangup_signal_reloads_and_the_log_has_the_mistakes():
 
 
 async def test_a_reload_while_the_daemon_stops_is_refused_in_words():
-    async with a_daemon(stop='grace = "3s"') as daemon:
+    async with a_daemon(stop='grace = "30s"') as daemon:
         place = daemon.place
         place.put("A-1", play("ignore:TERM"))
         await daemon.wait_running("A-1")
@@ -168,6 +168,7 @@ async def test_a_reload_while_the_daemon_stops_is_refused_in_words():
             done = await reload(place)
             assert (done.returncode, done.stdout) == (1, "")
             assert done.stderr.startswith("factoryctl: factoryd is stopping: it reads the config")
+        daemon.signal(SIGTERM)  # no need to wait for the grace
         assert await daemon.wait() == 0
         assert of_kind(await _facts(place), "configuration-loaded")[1:] == []
 

@@ -9,7 +9,7 @@ from signal import SIGHUP, SIGTERM
 import pytest
 import trio
 
-from tests.system.daemons import a_place, configuration, connect, play
+from tests.system.daemons import Client, a_place, configuration, play
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -67,9 +67,8 @@ async def test_ready_is_said_when_it_recovered_and_serves_then_reloading_then_st
             assert time.monotonic() - began >= 2.0
             assert not stray.exists()
             assert manager.count("EXTEND_TIMEOUT_USEC=30000000") >= 1
-            with trio.fail_after(1):
-                async with connect(place.socket) as client:  # nobody has to wait for it
-                    status = await client.call("Status")
+            async with await trio.open_unix_socket(str(place.socket)) as stream:  # at once
+                status = await Client(stream).call("Status")
             assert status["daemon"]["state"] == "running"
             (issue,) = status["issues"]
             assert issue["agents"][0]["pid"] == agent["pid"]

@@ -110,7 +110,8 @@ async def test_release_leaves_nothing_running_and_writes_back_done():
             issue = await daemon.wait_issue("A-1", "done")
             assert issue["reason"] == "by hand"
             done = place.root / "issues" / "done"
-            await place.wait_for((done / "A-1.md").exists)
+            await daemon.wait_fact("A-1", "outcome-written")
+            assert (done / "A-1.md").exists()
             outcome = json.loads((done / "A-1.md.outcome.json").read_text())
             assert (outcome["state"], outcome["reason"]) == ("done", "by hand")
             again = await ctl(place, "release", "A-1")
@@ -170,8 +171,9 @@ async def test_an_issue_whose_file_is_removed_is_cancelled_and_one_that_is_saved
             active = place.root / "issues" / "active"
             text = (active / "A-1.md").read_text()
             for _ in range(5):
+                (active / ".A-1.new").write_text(text.replace("title: ", "title: better "))
                 (active / "A-1.md").rename(active / "A-1.md~")
-                (active / "A-1.md").write_text(text.replace("title: ", "title: better "))
+                (active / ".A-1.new").rename(active / "A-1.md")
                 (active / "A-1.md~").unlink()
             (active / "A-2.md").unlink()
             gone = await daemon.wait_issue("A-2", "cancelled")

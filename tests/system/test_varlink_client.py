@@ -74,7 +74,9 @@ async def test_its_python_client_makes_every_call():
                 assert factory.Health().state == "ok"
                 assert factory.Status(["A-1"]).issues[0].agents[0].exit == 0
                 assert factory.Logs(target="A-1").lines[0].text == "up"
-                kinds = [fact.kind for fact in factory.Events(issue="A-1").facts]
+                kinds: list[str] = []
+                while "outcome-written" not in kinds:
+                    kinds = [fact.kind for fact in factory.Events(issue="A-1").facts]
                 assert "issue-done" in kinds
                 assert factory.Kill(all=True).ended == []
                 with pytest.raises(varlink.VarlinkError) as caught:
