@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 from typing import Any
@@ -429,6 +429,15 @@ async def eventually(holds: Callable[[], Awaitable[object]], within_s: float = W
     with trio.fail_after(within_s):
         while not await holds():  # noqa: ASYNC110  it is not of this process
             await trio.sleep(0.02)
+
+
+def is_stopped(pid: int) -> bool:
+    """Say whether a process has no thread left that could still act on a signal."""
+    states = list[bool]()
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            states.append(b") T " in stat.read_bytes())
+    return all(states)
 
 
 def _describe(pid: int) -> str:

@@ -1,33 +1,44 @@
 """Fifty agents whose daemon ends, again and again, and what must be the same with the next one."""
 
 import json
-import time
+import os
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    closing,
+)
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any
 
-import trio
-
 from factoryd.adapters.proc import read_stat
-from factoryd.adapters.sqlite_store import SqliteStore
+from factoryd.adapters.sqlite_store import LEDGER, SqliteStore
 from factoryd.core.events import (
     AttemptEnded,
     AttemptStarted,
     DaemonStarted,
+    Fact,
     Recorded,
     RunExited,
     RunStarting,
+    kind_of,
 )
+from factoryd.core.records import same_issue
 from tests.groups import list_pids_below
 from tests.system.daemons import Daemon, Place, configuration, eventually, is_started
 
-WITHIN_A_SECOND_S = 1.0
+OWNED_WITHIN_S = 3.0
+OWNED_WITHIN_CPU_S = 1.0
+"""How long a daemon may take to own fifty agents, on any machine: time, and time on a processor."""
+
 TRIES = 3
 """How often a daemon may end until the next one is quick; they end more often than that."""
+
+HOUR_S = 3600.0
 
 FIFTY = [f"A-{n}" for n in range(10, 60)]
 COOLING = "C-1"
@@ -85,7 +96,7 @@ def processes(place: Place) -> dict[int, int]:
 
 def facts_of(place: Place) -> list[Recorded]:
     """Return every fact that is in the ledger."""
-    store = SqliteStore(place.state / "ledger.sqlite", read_only=True)
+    store = SqliteStore(place.state / LEDGER, read_only=True)
     try:
         return store.read_facts(0, 100_000, None)
     finally:
@@ -95,6 +106,17 @@ def facts_of(place: Place) -> list[Recorded]:
 def of_kind(place: Place, kind: type) -> list[Any]:
     """Return every fact of a kind, as recorded."""
     return [one for one in facts_of(place) if isinstance(one.fact, kind)]
+
+
+def backdate(place: Place, kind: type[Fact], by_s: float, *keys: str) -> None:
+    """Have facts of these issues be older in a dead daemon's ledger; the next one reads them all."""
+    with closing(sqlite3.connect(place.state / LEDGER)) as database, database:
+        for key in keys:
+            database.execute(
+                "UPDATE fact SET at = at - ? WHERE kind = ? AND issue = ?",
+                (by_s, kind_of(kind), same_issue(key)),
+            )
+        database.execute("DELETE FROM snapshot")
 
 
 # ---------------------------------------------------------------------------------------- daemons
@@ -124,48 +146,54 @@ async def owns(daemon: Daemon, keys: Collection[str]) -> bool:
     return len(agents) == len(keys) and all(one["pid"] and one["processes"] for one in agents)
 
 
-def waited_for_cpu_s(pid: int) -> float:
-    """Return how long a process's main thread could have run and had no CPU (sched-stats.rst)."""
-    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
-
-
 def followed(place: Place) -> set[tuple[Path, int]]:
     """Return when the output of each run was last passed on."""
     return {(path, path.stat().st_mtime_ns) for path in place.state.glob("runs/*/*/followed")}
 
 
+def count_behind(place: Place) -> int:
+    """Return how many runs have printed what was not passed on yet."""
+    count = 0
+    for output in place.state.glob("runs/*/*/output"):
+        noted = output.with_name("followed")
+        passed_on = int(noted.read_text() or 0) if noted.exists() else 0
+        count += output.stat().st_size > passed_on
+    return count
+
+
 @asynccontextmanager
 async def next_daemon(
     place: Place, keys: Collection[str], **environment: str
-) -> AsyncIterator[tuple[Daemon, float]]:
-    """Run a daemon; yields it, and the seconds until the agents of these issues were its own.
-
-    They count from before its process exists until the output of each agent has been passed on
-    again, all of them print, and `Status` has answered. Only waits for a CPU that others had are
-    taken off, so that the answer is the same on a busy machine.
-    """
+) -> AsyncIterator[Daemon]:
+    """Run a daemon; yields it once the agents of these issues, all of which print, are its own."""
     before = followed(place)
-    began = trio.current_time()
     async with place.daemon(**environment) as daemon:
         await place.wait_for(lambda: len(followed(place) - before) >= len(keys))
-        adopted = (await daemon.status())["daemon"]["adopted_runs"]
-        took_s = trio.current_time() - began - waited_for_cpu_s(daemon.pid)
-        assert adopted == len(keys)
+        assert (await daemon.status())["daemon"]["adopted_runs"] == len(keys)
         await eventually(partial(owns, daemon, keys))
-        yield daemon, took_s
+        yield daemon
 
 
 # ----------------------------------------------------------------------------------------- output
 
 FORWARDING = """
-import json, os, signal, sys
+import contextlib, json, os, pathlib, signal, sys, time
 from factoryd import __main__ as program
+
+def waited_s():
+    waited_ns = 0
+    for thread in pathlib.Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            waited_ns += int((thread / "schedstat").read_text().split()[1])
+    return waited_ns / 1e9
 
 class FileJournal:
     is_behind, is_even = False, True
     def __init__(self, path, most):
         self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.first = os.open(path + "-first", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self.left = most
+        self.runs = set()
     def send(self, fields):
         sys.stderr.write(fields["MESSAGE"] + chr(10))
     def catch_up(self):
@@ -176,17 +204,41 @@ class FileJournal:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+        if fields["FACTORY_RUN"] not in self.runs:
+            self.runs.add(fields["FACTORY_RUN"])
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)
+            first = [os.getpid(), fields["FACTORY_ISSUE"], now, waited_s(), time.process_time()]
+            os.write(self.first, json.dumps(first).encode() + bytes([10]))
 
 path, most, *arguments = sys.argv[1:]
 program.connect_journal = lambda environ: FileJournal(path, int(most))
 sys.exit(program.main(arguments))
 """
-"""A daemon whose journal is a file; it is killed at once when so many lines of agents are in it."""
+"""A daemon whose journal is a file; it is killed at once when so many lines of agents are in it.
+
+Beside it is noted, at each run's first line, when that was, how long the daemon's threads could
+have run by then and had no CPU (sched-stats.rst), and what CPU time it has used.
+"""
 
 
 def forward(place: Place, most: int = 0) -> None:
     """Have daemons that are started from now on forward what agents print to a file."""
     place.program = ("-c", FORWARDING, str(place.root / "journal"), str(most))
+
+
+def took(daemon: Daemon, keys: Collection[str]) -> tuple[float, float]:
+    """Return how long a daemon took to pass on a line of each of these issues' agents (seconds).
+
+    By its own account, from its process's start: the time less what it waited for a CPU that others
+    had, and the CPU time.
+    """
+    lines = (daemon.place.root / "journal-first").read_text().splitlines()
+    mine = [rest for pid, *rest in map(json.loads, lines) if pid == daemon.pid]
+    assert {key for key, *_ in mine} >= set(keys)
+    _, now, waited_s, cpu_s = max((one for one in mine if one[0] in keys), key=lambda one: one[1])
+    stat = read_stat(daemon.pid)
+    assert stat is not None
+    return now - stat.start_ticks / os.sysconf("SC_CLK_TCK") - waited_s, cpu_s
 
 
 def check_forwarded(place: Place, *keys: str) -> int:
@@ -223,29 +275,38 @@ async def check_fifty_notice_nothing(place: Place, end: End, **environment: str)
         alive = processes(place)
         assert len(alive) == 2 * len(FIFTY)
 
-        times: list[float] = []
-        while len(times) < TRIES and min(times, default=inf) > WITHIN_A_SECOND_S:
+        times: list[tuple[float, float]] = []
+        while len(times) < TRIES and not any(map(is_quick, times)):
             async with end(daemon):
+                # So that the next one waits for none of them.
+                await place.wait_for(lambda: count_behind(place) >= len(FIFTY))
                 following = next_daemon(place, FIFTY, **environment)
-                daemon, took_s = await daemons.enter_async_context(following)
-            times.append(took_s)
+                daemon = await daemons.enter_async_context(following)
+            times.append(took(daemon, FIFTY))
             assert lasting(await daemon.status(), before) == before
             assert processes(place) == alive
-        assert min(times) <= WITHIN_A_SECOND_S, times
+        assert any(map(is_quick, times)), times
 
         async with end(daemon):
             await end_some_unseen(place, before)
             daemon = await daemons.enter_async_context(place.daemon(**environment))
         await check_ended(daemon)
         await kill_some(daemon)
-        limit_s = time.time() - max(one.at for one in of_kind(place, AttemptStarted))
+        left = set(FIFTY) - set(ENDS) - set(KILLED)
         async with end(daemon):
-            limit = {"dispatch": f'{SECTIONS["dispatch"]}\ntime_limit = "{1000 * limit_s:.0f}ms"'}
+            limit = {"dispatch": f'{SECTIONS["dispatch"]}\ntime_limit = "30m"'}
             place.config.write_text(configuration(**SECTIONS | limit))
+            backdate(place, AttemptStarted, HOUR_S, *left)
             daemon = await daemons.enter_async_context(place.daemon())
-        await check_deadlines(daemon, set(FIFTY) - set(ENDS) - set(KILLED), limit_s)
+        await check_deadlines(daemon, left)
     check_starts(place)
     return check_forwarded(place, *FIFTY, COOLING)
+
+
+def is_quick(took_s: tuple[float, float]) -> bool:
+    """Say whether a daemon took as little as it may."""
+    wall_s, cpu_s = took_s
+    return wall_s <= OWNED_WITHIN_S and cpu_s <= OWNED_WITHIN_CPU_S
 
 
 async def start_fifty(daemon: Daemon) -> dict[str, Any]:
@@ -306,7 +367,7 @@ async def kill_some(daemon: Daemon) -> None:
     }
 
 
-async def check_deadlines(daemon: Daemon, keys: set[str], limit_s: float) -> None:
+async def check_deadlines(daemon: Daemon, keys: set[str]) -> None:
     """See that attempts older than the limit are over at once: it counts from their start."""
     for key in keys:
         issue = await daemon.wait_issue(key, "parked")
@@ -314,7 +375,6 @@ async def check_deadlines(daemon: Daemon, keys: set[str], limit_s: float) -> Non
     restarted = of_kind(daemon.place, DaemonStarted)[-1].at
     ended = [one for one in of_kind(daemon.place, AttemptEnded) if one.at > restarted]
     assert {one.fact.issue for one in ended} >= keys
-    assert max(one.at for one in ended if one.fact.issue in keys) < restarted + limit_s
 
 
 def check_starts(place: Place) -> None:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from random import Random
 from signal import SIGKILL
 from typing import Any
 
@@ -66,8 +65,8 @@ SCRIPTS = (
 class Chaos(Soak):
     """Submits, kills by issue and by agent, and has agents and daemons die, as chance will."""
 
-    def __init__(self, place: Place, random: Random) -> None:
-        super().__init__(place, random)
+    def __init__(self, place: Place, seed: int) -> None:
+        super().__init__(place, seed)
         self.did = Counter[str]()
         self.moved = set[str]()
 
@@ -85,10 +84,14 @@ class Chaos(Soak):
             (0.88, "stop the daemon", self.stop_and_start),
             (1.00, "wait", self.wait),
         )
-        choice = self.random.random()
+        choice = self.choices.random()
         _, name, act = next(step for step in steps if choice < step[0])
         self.did[name] += 1
         await act()
+
+    def is_poor(self) -> bool:
+        """Say whether too little has happened, for which a slow machine needs more time."""
+        return LASTS_S >= 60 and (len(self.keys) <= 50 or self.deaths <= 5)
 
     async def wait(self) -> None:
         """Let things go on for a moment."""
@@ -181,11 +184,11 @@ class Chaos(Soak):
 async def test_whatever_happens_every_issue_has_one_outcome_and_no_attempt_overlaps_another():
     print(f"CHAOS_SEED={SEED} CHAOS_SECONDS={LASTS_S:g}")  # noqa: T201  to have it again
     with a_place(**SECTIONS) as place:
-        chaos = Chaos(place, Random(SEED))
+        chaos = Chaos(place, SEED)
         until = time.monotonic() + LASTS_S
         try:
             await chaos.start()
-            while time.monotonic() < until:
+            while (now := time.monotonic()) < until or (chaos.is_poor() and now < until + LASTS_S):
                 await chaos.one_step()
             await chaos.settle()
             assert await chaos.running.stop() == 0
@@ -197,9 +200,7 @@ async def test_whatever_happens_every_issue_has_one_outcome_and_no_attempt_overl
         check_ledger(place, chaos.keys)
         check_outcomes(place, chaos.keys, chaos.moved)
         check_stamps(place)
-        if LASTS_S >= 60:
-            assert len(chaos.keys) > 50
-            assert chaos.deaths > 5
+        assert not chaos.is_poor()
 
 
 def check_outcomes(place: Place, keys: list[str], moved: set[str]) -> None:

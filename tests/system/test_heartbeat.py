@@ -8,35 +8,45 @@ import trio
 
 from factoryctl.offline import judge
 from factoryd.wire.heartbeat import parse_heartbeat
-from tests.system.daemons import a_place, play
+from tests.system.daemons import WITHIN_S, a_place, play
 from tests.system.test_reap import KEY, a_factory, ctl, hung, killed
 
 pytestmark = pytest.mark.system
-
-DEAF = play("ignore:TERM")
 
 
 def lively(grace, stale_after="2500ms"):
     return f'grace = "{grace}"\n[heartbeat]\nstale_after = "{stale_after}"'
 
 
-async def watch(place, states, until):
-    """Look at the heartbeat again and again until something holds: before that it is fresh."""
-    seen = set()
-    while True:
-        verdict, status = judge(str(place.socket)), read_status(place)
-        if until():
-            break
-        assert verdict is not None, "it is gone"
-        assert verdict.fresh, verdict.reason
-        seen.add(status)
-        await trio.sleep(0.01)
-    assert seen == states, seen
+PATIENT = 'grace = "60s"\n[heartbeat]\ninterval = "200ms"'
+HELD = "exec $PYTHON $AGENT ignore:TERM say:up await:../go"
+"""An agent that ends when it is let go and not before."""
+
+BEATS = 10
+"""After so many beats of a daemon that waits for its agent, that is let go."""
 
 
-def read_status(place):
+async def watch(daemon, status, until):
+    """Look at the heartbeat again and again until something holds: it goes on beating till then."""
+    place, seen = daemon.place, set()
+    with trio.fail_after(WITHIN_S):
+        while True:
+            verdict, beat = judge(str(place.socket)), read_beat(place)
+            if until():
+                break
+            assert verdict is not None, "it is gone"
+            assert verdict.fresh, verdict.reason
+            assert (verdict.pid, beat.status) == (daemon.pid, status)
+            seen.add(beat.progress)
+            if len(seen) == BEATS:
+                (place.root / "go").touch()
+            await trio.sleep(0.01)
+    assert len(seen) >= BEATS, seen
+
+
+def read_beat(place):
     try:
-        return parse_heartbeat((place.runtime / "heartbeat").read_bytes()).status
+        return parse_heartbeat((place.runtime / "heartbeat").read_bytes())
     except FileNotFoundError:
         return None
 
@@ -45,12 +55,12 @@ def read_status(place):
 
 
 async def test_the_heartbeat_is_fresh_through_a_long_recovery_and_written_before_any_source_starts():
-    with a_factory(stop=lively("4s")) as place:
-        place.put(KEY, DEAF)
+    with a_factory(stop=PATIENT) as place:
+        place.put(KEY, HELD)
         async with place.daemon() as daemon:
             await killed(daemon, KEY)
         for ledger in place.state.glob("ledger.sqlite*"):
-            ledger.unlink()  # the tree is a stray now, and takes its whole grace to end
+            ledger.unlink()  # the tree is a stray now, and waited for
         for made in ("active", "done", "failed", "cancelled"):
             for file in (place.root / "issues" / made).iterdir():
                 file.unlink()
@@ -61,7 +71,7 @@ async def test_the_heartbeat_is_fresh_through_a_long_recovery_and_written_before
             await place.wait_for((place.runtime / "heartbeat").exists)
             assert not (place.root / "issues" / "active").exists()
             sources = place.root / "issues" / "active"
-            await watch(place, {"starting"}, sources.exists)
+            await watch(daemon, "starting", sources.exists)
             assert place.survivors() == []
             assert await daemon.call("Health")
             assert await daemon.stop() == 0
@@ -72,15 +82,15 @@ async def test_the_heartbeat_is_fresh_through_a_long_recovery_and_written_before
 
 
 async def test_the_heartbeat_is_fresh_and_says_stopping_through_a_long_teardown():
-    with a_factory(stop=lively("4s")) as place:
-        place.put(KEY, DEAF)
+    with a_factory(stop=PATIENT) as place:
+        place.put(KEY, HELD)
         async with place.daemon() as daemon:
             await daemon.wait_running(KEY)
             daemon.signal(SIGTERM)
             heartbeat = place.runtime / "heartbeat"
             await place.wait_for(lambda: b'"stopping"' in heartbeat.read_bytes())
             assert place.survivors() != []
-            await watch(place, {"stopping"}, lambda: place.survivors() == [])
+            await watch(daemon, "stopping", lambda: place.survivors() == [])
             assert await daemon.wait() == 0
             assert not heartbeat.exists()
 

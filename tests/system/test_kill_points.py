@@ -85,21 +85,27 @@ async def nobody(daemon: Daemon, kinds: Counter[str]) -> None:
     """Leave the daemon to itself."""
 
 
+def has_started(place: Place) -> bool:
+    """Say whether an agent has noted that it runs."""
+    starts = place.root / "starts"
+    return starts.exists() and starts.stat().st_size > 0
+
+
 async def kill_it(daemon: Daemon, kinds: Counter[str]) -> None:
     """Kill the issue once its agent runs, and again if a daemon forgot."""
-    if (daemon.place.root / "starts").exists():
+    if has_started(daemon.place):
         await daemon.call("Kill", targets=["A-1"])
 
 
 async def release_it(daemon: Daemon, kinds: Counter[str]) -> None:
     """Release the issue once its agent runs, and again if a daemon forgot."""
-    if (daemon.place.root / "starts").exists():
+    if has_started(daemon.place):
         await daemon.call("Release", target="A-1")
 
 
 async def put_it_away(daemon: Daemon, kinds: Counter[str]) -> None:
     """Move the file of the issue to where those lie that are done, once its agent runs."""
-    if (daemon.place.root / "starts").exists():
+    if has_started(daemon.place):
         issues = daemon.place.root / "issues"
         (issues / "active" / "A-1.md").rename(issues / "done" / "A-1.md")
 

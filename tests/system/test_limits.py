@@ -135,7 +135,7 @@ async def test_an_agent_has_the_daemons_first_limit_on_open_files_and_not_the_ra
 
 
 async def test_a_receipt_is_kept_of_every_run():
-    async with a_daemon() as daemon:
+    async with a_daemon(stop='grace = "10s"') as daemon:
         daemon.place.put("AR-1", "exec $PYTHON $AGENT child:2 spin:0.2 exit:0")
         await daemon.wait_issue("AR-1", "done")
         (emptied,) = await facts_of(daemon, "run-emptied")

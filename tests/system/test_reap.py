@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import contextmanager
-from signal import SIGKILL, SIGSTOP
+from signal import SIGCONT, SIGKILL, SIGSTOP
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +16,7 @@ from factoryctl.offline import judge
 from factoryd.adapters.cgroup import Leaf
 from factoryd.adapters.pidfd import PidFd, identify, open_verified
 from factoryd.core.errors import KEEP_AGENTS_STATUS
-from tests.system.daemons import a_daemon, a_place, play
+from tests.system.daemons import a_daemon, a_place, is_stopped, play
 from tests.system.test_daemon import picture
 
 pytestmark = pytest.mark.system
@@ -67,13 +67,24 @@ async def killed(daemon, *keys):
 
 async def hung(daemon):
     """Have the daemon stand still until its heartbeat is stale."""
-    daemon.signal(SIGSTOP)
+    await stopped(daemon)
 
     def is_stale():
         verdict = judge(str(daemon.place.socket))
         return verdict is not None and not verdict.fresh
 
     await daemon.place.wait_for(is_stale)
+
+
+async def stopped(daemon):
+    """Have every thread of the daemon stand still."""
+    daemon.signal(SIGSTOP)
+    await daemon.place.wait_for(lambda: is_stopped(daemon.pid))
+
+
+def pids_left(place):
+    """Return who of the agents is there, whatever program each has become by now."""
+    return [int(line.partition(" ")[0]) for line in place.survivors()]
 
 
 def forget(place, *kinds):
@@ -206,12 +217,12 @@ async def test_a_dry_run_of_the_reaper_says_what_it_would_do_and_touches_nothing
         place.put(KEY, TREE)
         async with place.daemon() as daemon:
             (agent,) = await killed(daemon, KEY)
-            before, running = picture(place.root), place.survivors()
+            before, running = picture(place.root), pids_left(place)
             done = await reap(place, "--dry-run")
             assert (done.status, agents(done)) == (0, [NAME])
             assert agent["pid"] in done.reaped[0]["pids"]
             assert picture(place.root) == before
-            assert place.survivors() == running
+            assert pids_left(place) == running
             plain = [sys.executable, "-m", "factoryd", "reap", *options(place), "--dry-run"]
             said = (await place.run(command=plain)).stdout
             assert f"{NAME}  would be emptied: run {agent['run']}, pids " in said
@@ -219,8 +230,8 @@ async def test_a_dry_run_of_the_reaper_says_what_it_would_do_and_touches_nothing
 
 
 async def test_while_a_reaper_works_no_daemon_starts_and_no_second_reaper():
-    with a_factory(stop='grace = "2s"') as place:
-        place.put(KEY, DEAF)
+    with a_factory(stop='grace = "60s"') as place:
+        place.put(KEY, "exec $PYTHON $AGENT ignore:TERM say:up await:../go")
         async with place.daemon() as daemon:
             await killed(daemon, KEY)
             ended = []
@@ -234,6 +245,7 @@ async def test_while_a_reaper_works_no_daemon_starts_and_no_second_reaper():
                 await place.wait_for(lambda: "reaping" in lock.read_text())
                 second, start = await reap(place, "--force"), await place.run()
                 assert not ended
+                (place.root / "go").touch()
             assert ended[0].status == 0
             assert (second.status, second.daemon) == (1, "alive")
             assert "another `factoryd reap (pid" in second.stderr
@@ -378,7 +390,7 @@ async def test_a_name_that_two_have_is_ambiguous_and_neither_is_signalled(contai
             (agent,) = await killed(daemon, KEY)
         forget(place, "run-started")
         with decoy("--agent-name", NAME, "--run", agent["run"]) as twin:
-            running = place.survivors()
+            running = pids_left(place)
             done = await reap(place)
             assert (NAME, "ambiguous") in reasons(done)
             assert {agent["pid"], twin.pid} == {one["pid"] for one in done.skipped}
@@ -387,7 +399,7 @@ async def test_a_name_that_two_have_is_ambiguous_and_neither_is_signalled(contai
                 assert place.survivors() == []
             else:
                 assert (done.status, agents(done)) == (7, [])
-                assert place.survivors() == running
+                assert pids_left(place) == running
         assert (await reap(place)).status == 0
 
 
@@ -401,6 +413,7 @@ async def test_one_of_that_name_but_of_another_run_is_a_mismatch_and_left_alone(
         assert isinstance(shim, PidFd)
         with shim, decoy("--agent-name", NAME, "--run", f"{NAME}-00000000") as other:
             shim.send(SIGKILL)
+            await shim.wait_ended()
             done = await reap(place)
             assert done.status == 7
             assert [(one["agent"], one["pid"]) for one in done.skipped] == [(NAME, other.pid)]
@@ -456,7 +469,8 @@ async def test_a_recycled_pid_is_probed_and_never_signalled():
 
 
 async def test_a_broken_configuration_leaves_the_last_daemons_protection_in_force():
-    script = f"sleep 600 & {play()}"
+    is_sleep = '[ "$(cat /proc/$!/comm)" = sleep ]'  # no longer the shell that has begun it
+    script = f"sleep 600 & until {is_sleep}; do sleep 0.01; done; {play()}"
     with a_factory(stop='[protect]\ncommands = ["sleep"]') as place:
         place.put(KEY, script)
         async with place.daemon() as daemon:
@@ -491,14 +505,14 @@ async def test_trees_that_no_record_knows_are_found_below_our_own_root():
         async with place.daemon() as daemon:
             await killed(daemon, KEY)
         (place.state / "ledger.sqlite").rename(place.root / "lost")
-        running = place.survivors()
+        running = pids_left(place)
         good = place.config.read_text()
         place.config.write_text("")
         unsure = await reap(place)
         assert unsure.status == 7
         assert [one["agent"] for one in unsure.skipped] == [NAME]
         assert "what is protected" in unsure.skipped[0]["reason"]
-        assert place.survivors() == running
+        assert pids_left(place) == running
         place.config.write_text(good)
         done = await reap(place)
         assert (done.status, agents(done)) == (0, [NAME])
@@ -630,7 +644,9 @@ async def test_reap_orphans_with_a_daemon_that_hangs_refuses_as_factoryd_reap_do
 async def test_the_daemon_itself_looks_for_strays_now_and_again():
     with a_factory(stop='[reaper]\ninterval = "100ms"') as place:
         async with place.daemon() as daemon:
+            await stopped(daemon)  # it would take the leaf away before anybody is in it
             with stray_of(place) as stray:
+                daemon.signal(SIGCONT)
                 await place.wait_for(lambda: stray.poll() is not None)
             await place.wait_for(lambda: "a tree that no run owns emptied: a-9-w-0" in place.log)
             assert (await daemon.call("Health"))["state"] == "ok"

@@ -2,9 +2,8 @@
 
 import json
 import os
-import socket
 import sys
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from signal import SIGTERM
 
 import psutil
@@ -14,6 +13,7 @@ import trio
 from factoryd.core.errors import KEEP_AGENTS_STATUS
 from tests.system.daemons import CallFailed, a_daemon, a_place, connect, eventually, play
 from tests.system.fleets import SECTIONS, check_fifty_notice_nothing
+from tests.system.test_freeze import COUNT, Counter
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -86,29 +86,31 @@ async def test_a_daemon_on_a_terminal_becomes_the_next_one_and_its_agents_notice
         assert (stopped["clean"], stopped["kept"]) == (True, count)
 
 
-@contextmanager
-def a_manager(place):
-    """A service manager's socket; yields what a daemon has told it."""
-    path = place.root / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(str(path))
-        listening.setblocking(False)
-        told = list[str]()
+@asynccontextmanager
+async def a_managed_place():
+    """Make a place, with a service manager that listens all the time; yields what it is told, too."""
+    told = list[str]()
 
-        def read():
-            try:
-                while True:
-                    told.extend(listening.recv(4096).decode().splitlines())
-            except BlockingIOError:
-                return told
+    async def listen():
+        while True:
+            told.extend((await listening.recv(4096)).decode().splitlines())
 
-        yield path, read
+    with (
+        a_place() as place,
+        trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM) as listening,
+    ):
+        path = str(place.root / "notify")
+        await listening.bind(path)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            yield place, path, told
+            nursery.cancel_scope.cancel(reason="all is said")
 
 
 @pytest.mark.timeout(90)
 async def test_under_a_service_manager_the_daemon_ends_with_its_own_status_and_agents_go_on():
-    with a_place() as place, a_manager(place) as (notify, told):
-        async with place.daemon(NOTIFY_SOCKET=str(notify)) as first:
+    async with a_managed_place() as (place, notify, told):
+        async with place.daemon(NOTIFY_SOCKET=notify) as first:
             agents = await start_talkers(first)
             async with trio.open_nursery() as nursery:
 
@@ -122,10 +124,10 @@ async def test_under_a_service_manager_the_daemon_ends_with_its_own_status_and_a
 
                 nursery.start_soon(restart)
                 assert await first.wait() == KEEP_AGENTS_STATUS == 75
-                assert {"READY=1", "STOPPING=1"} <= set(told())
+                await place.wait_for(lambda: {"READY=1", "STOPPING=1"} <= set(told))
                 assert [psutil.pid_exists(agent["pid"]) for agent in agents] == [True] * AGENTS
                 assert not (place.runtime / "heartbeat").exists()
-                second = await place.start(NOTIFY_SOCKET=str(notify))
+                second = await place.start(NOTIFY_SOCKET=notify)
         try:
             await check_ended_well(second, agents)
             assert await second.stop() == 0
@@ -186,18 +188,24 @@ async def test_who_stops_a_daemon_that_is_leaving_its_agents_ends_them_after_all
 
 
 LATE = """
-import os, signal, sys, time
+import os, signal, sys, threading
 from factoryd.__main__ import main
 from factoryd.adapters.sqlite_store import SqliteStore
+from factoryd.daemon import Daemon
 
-save = SqliteStore.save_snapshot
+save, stop, heard = SqliteStore.save_snapshot, Daemon.stop, threading.Event()
 
 def save_late(store, seq, body):
     save(store, seq, body)
+    heard.clear()
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(0.5)
+    heard.wait()
 
-SqliteStore.save_snapshot = save_late
+def stop_and_tell(daemon, *args, **kwargs):
+    stop(daemon, *args, **kwargs)
+    heard.set()
+
+SqliteStore.save_snapshot, Daemon.stop = save_late, stop_and_tell
 sys.exit(main(sys.argv[1:]))
 """
 """A daemon that gets SIGTERM when it has said its last word."""
@@ -218,19 +226,24 @@ async def test_a_signal_at_the_last_moment_ends_the_agents_that_were_to_be_kept(
 
 async def test_a_frozen_agent_is_still_frozen_after_a_restart():
     async with a_daemon() as daemon:
-        daemon.place.put("A-1", play("child:1"))
-        agent = await daemon.wait_running("A-1")
+        daemon.place.put("A-1", COUNT)
+        agent, counter = await daemon.wait_running("A-1"), Counter(daemon.place)
+        await counter.wait_moving()
         await daemon.call("Freeze", target="A-1")
         assert (await ctl(daemon.place, "restart", "--keep-agents")).returncode == 0
         issue = await daemon.wait_issue("A-1", when=lambda one: one["frozen"])
         assert issue["agents"][0]["pid"] == agent["pid"]
+        assert await counter.stands_still()
         assert (await daemon.call("Thaw", target="A-1"))["issue"] == "A-1"
+        await counter.wait_moving()
 
 
 async def test_a_daemon_can_be_restarted_again_and_again():
     async with a_daemon() as daemon:
         daemon.place.put("A-1", play())
         agent = await daemon.wait_running("A-1")
+        followed = daemon.place.state / "runs" / "A-1" / agent["run"] / "followed"
+        await daemon.place.wait_for(followed.exists)  # so its output is open
         before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
         for _ in range(3):
             done = await ctl(daemon.place, "restart", "--keep-agents")
