@@ -315,8 +315,9 @@ class Daemon:
             await self._pulses.end()
         if keep and self._keep_agents:
             return KEEP_AGENTS_STATUS
-        if keep:
-            return await self._close()  # meanwhile somebody wants them to end after all
+        if keep:  # meanwhile somebody wants them to end after all
+            await self._pulses.become("stopping")
+            return await self._close()
         if clean is None:
             return 1
         if not clean:
