@@ -400,12 +400,12 @@ async def test_a_file_that_grows_faster_than_it_is_read_stays_bounded(place, fil
         def line(self, place: TreePlace, offset: int, text: str) -> None:
             nonlocal most
             self.count += 1
-            if file.stat().st_size < 200 * MIB and self.count % 100 == 0:
+            if file.stat().st_size < 70 * MIB and self.count % 100 == 0:
                 append(file, some)  # ten times as fast as it is read
                 most = max(most, disk_use(file))
 
     seen = Hurried()
     append(file, some)
     async with following(place, seen, max_bytes=MIB):
-        await seen.wait_until(200 * MIB)
-    assert most < 60 * MIB
+        await seen.wait_until(70 * MIB)
+    assert most < 50 * MIB
