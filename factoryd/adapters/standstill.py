@@ -70,8 +70,9 @@ class Standstill:
 
 
 def _moves(stat: Stat, *, known: bool) -> bool:
-    # Threads whose first one has ended stop as the others do, but no longer show it.
-    return not (stat.state in _STOPPED or (stat.state == "Z" and known))
+    # Threads whose first one has ended stop as the others do, but no longer show it. Nor does who
+    # waits in the kernel, as a shell does for a child it has just forked: it stops before it goes on.
+    return not (stat.state in _STOPPED or (stat.state in "ZD" and known))
 
 
 def _send(identity: ProcessIdentity, number: signal.Signals) -> None:

@@ -108,10 +108,11 @@ class Frost:
                 stands = False
                 since = trio.current_time()
                 self._still[run] = False
-                self._still[run] = await _try(live.tree.freeze(), f"{run} cannot be frozen")
-                self.tell(key)
-                while self._is_to_stand(key):
-                    await self._change(key)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._freeze, live)
+                    while self._is_to_stand(key):
+                        await self._change(key)
+                    nursery.cancel_scope.cancel(reason="it is to go on, even if it never stood")
                 await _try(live.tree.thaw(), f"{run} cannot be thawed")
                 live.last_sign = trio.current_time() - max(0.0, since - live.last_sign)
                 del self._still[run]
@@ -119,6 +120,11 @@ class Frost:
         finally:
             self._still.pop(run, None)
             self.tell(key)
+
+    async def _freeze(self, live: Watched) -> None:
+        place = live.tree.place
+        self._still[place.run] = await _try(live.tree.freeze(), f"{place.run} cannot be frozen")
+        self.tell(place.issue)
 
     def tell(self, key: str) -> None:
         """Have whoever waits for a change of an issue look again."""

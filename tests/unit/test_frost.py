@@ -341,6 +341,26 @@ async def test_a_tree_that_cannot_be_frozen_is_reported_and_costs_no_run(
         await daemon.wait_state("AR-1", S.DONE)
 
 
+async def test_a_tree_that_never_stands_still_goes_on_all_the_same(
+    autojump_clock, factory, monkeypatch
+):
+    freeze = FakeTree.freeze
+
+    async def freeze_in_part(tree):
+        await freeze(tree)
+        await trio.sleep_forever()
+
+    factory.put("AR-1")
+    factory.script.parts[IMPL] = [TEN]
+    async with factory.daemon() as daemon:
+        await daemon.wait_runs(IMPL)
+        monkeypatch.setattr(FakeTree, "freeze", freeze_in_part)
+        assert await daemon.scheduler.freeze("AR-1", "asked") == Settled(done=0, late=1)
+        assert await daemon.scheduler.thaw("AR-1") == Settled(done=1, late=0)
+        assert not life(factory).frozen
+        await daemon.wait_state("AR-1", S.DONE)
+
+
 async def test_a_thaw_that_is_given_up_leaves_the_issue_frozen(
     autojump_clock, factory, monkeypatch
 ):

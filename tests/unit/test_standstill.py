@@ -106,3 +106,12 @@ def test_where_nothing_can_be_remembered_nothing_fails(sleepers):
     standstill = Standstill("")
     standstill.stop(stats(*sleepers))
     standstill.end()
+
+
+def test_who_waits_in_the_kernel_stands_still_once_it_was_told_to(tmp_path, sleepers):
+    """As a shell does whose child was stopped between its fork and its program."""
+    standstill = Standstill(str(tmp_path))
+    waiting = [msgspec.structs.replace(one, state="D") for one in stats(*sleepers)]
+    assert standstill.stop(waiting) == {who(pid) for pid in sleepers}
+    assert standstill.stop(waiting) == set()
+    standstill.end()
